@@ -1,0 +1,1 @@
+//! Purpose to be written by its first code.
