@@ -1,1 +1,6 @@
-//! Purpose to be written by its first code.
+//! The pure state machines of a Dynamic Capacity Device, one module per actor.
+#![forbid(unsafe_code)]
+
+mod stamp;
+
+pub use stamp::{Seq, Stamp, VmTime};
