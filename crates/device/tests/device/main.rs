@@ -1,0 +1,5 @@
+//! The device as its operators and hosts meet it, in one thread.
+
+mod laws;
+mod life;
+mod rig;

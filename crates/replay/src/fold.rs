@@ -1,0 +1,95 @@
+//! The fold: from facts to state. It never asks what today's build would decide.
+
+use device::vm::Vm;
+use device::{Seq, VmTime};
+use journal::record::{Genesis, Record};
+use thiserror::Error;
+
+/// A record that cannot follow the ones before it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FoldError {
+    /// A record is missing or stands twice.
+    #[error("{found} follows {last}: records count up one by one")]
+    OutOfSequence {
+        /// The last one.
+        last: Seq,
+        /// The next one.
+        found: Seq,
+    },
+    /// The VM clock went back.
+    #[error("{seq}: its time {time_ns} ns is before the {last_ns} ns of the record before it")]
+    TimeWentBack {
+        /// The record.
+        seq: Seq,
+        /// Its time.
+        time_ns: u64,
+        /// The time before.
+        last_ns: u64,
+    },
+    /// A fact does not fit the state.
+    #[error("{seq}: fact {index} cannot be true here: {reason}")]
+    Unfit {
+        /// The record.
+        seq: Seq,
+        /// Which of its facts.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A state and the position at which it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fold {
+    vm: Vm,
+    last: Seq,
+    time: VmTime,
+}
+
+impl Fold {
+    /// The state before the first record.
+    pub fn new(genesis: &Genesis) -> Self {
+        Self { vm: Vm::new(genesis.config.clone()), last: Seq(0), time: VmTime(0) }
+    }
+
+    /// The state.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The state, for good.
+    pub fn into_vm(self) -> Vm {
+        self.vm
+    }
+
+    /// The last record.
+    pub fn last(&self) -> Seq {
+        self.last
+    }
+
+    /// The time of the last record.
+    pub fn time(&self) -> VmTime {
+        self.time
+    }
+
+    /// Makes a record's facts true.
+    ///
+    /// # Errors
+    /// If the record or one of its facts cannot stand here. The state is then that before the unfit fact.
+    pub fn apply(&mut self, record: &Record) -> Result<(), FoldError> {
+        let seq = record.stamp.seq;
+        if seq.0 != self.last.0 + 1 {
+            return Err(FoldError::OutOfSequence { last: self.last, found: seq });
+        }
+        if record.stamp.time < self.time {
+            return Err(FoldError::TimeWentBack { seq, time_ns: record.stamp.time.0, last_ns: self.time.0 });
+        }
+        for (index, fact) in record.facts.iter().enumerate() {
+            self.vm.admit(record.device, fact).map_err(|reason| FoldError::Unfit { seq, index, reason })?;
+            self.vm.evolve(record.device, record.stamp, fact);
+        }
+        self.last = seq;
+        self.time = record.stamp.time;
+        Ok(())
+    }
+}

@@ -1,0 +1,151 @@
+//! A record in one row, for people.
+
+use device::config::VmConfig;
+use device::extents::{self, ReleaseCause, Removal};
+use device::operation::{Actor, Fact, Input, Reply};
+use device::{DpaRange, backends, mailbox, windows};
+use journal::record::{Origin, Record, RecordedReply};
+use serde::Serialize;
+
+/// The columns of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// `#N`
+    pub record: String,
+    /// VM clock in milliseconds.
+    pub time_ms: String,
+    /// The device's id; empty where the record is the VM's.
+    pub device: String,
+    /// The actor that decided.
+    pub actor: &'static str,
+    /// Who asked.
+    pub from: String,
+    /// What was asked.
+    pub input: String,
+    /// What happened.
+    pub outcome: String,
+}
+
+impl Row {
+    /// The row of a record.
+    pub fn of(config: &VmConfig, record: &Record) -> Self {
+        let id = config.devices.get(usize::from(record.device.0)).map_or("?", |device| device.id.as_str());
+        let is_vms = record.actor() == Actor::Backends;
+        Self {
+            record: record.stamp.seq.to_string(),
+            time_ms: format!("{:.3}", record.stamp.time.0 as f64 / 1e6),
+            device: if is_vms { String::new() } else { id.to_owned() },
+            actor: actor(record.actor()),
+            from: origin(record.origin),
+            input: input(&record.input),
+            outcome: outcome(record),
+        }
+    }
+}
+
+fn actor(actor: Actor) -> &'static str {
+    match actor {
+        Actor::Mailbox => "mailbox",
+        Actor::Extents => "extents",
+        Actor::Backends => "backends",
+        Actor::Windows => "windows",
+    }
+}
+
+fn origin(origin: Origin) -> String {
+    match origin {
+        Origin::Guest => "guest".into(),
+        Origin::Operator => "operator".into(),
+        Origin::CommandLine => "command line".into(),
+        Origin::Supervisor => "supervisor".into(),
+        Origin::CausedBy(seq) => seq.to_string(),
+    }
+}
+
+fn input(input: &Input) -> String {
+    match input {
+        Input::Backends(backends::Input::ObjectAdd { id, spec, .. }) => {
+            format!("object-add {id} size {} tag {}", size(spec.size_bytes), spec.tag)
+        }
+        Input::Backends(backends::Input::ObjectDel { id }) => format!("object-del {id}"),
+        Input::Backends(backends::Input::RunStart { build, .. }) => format!("run of {build}"),
+        Input::Extents(extents::Input::Add(add)) => {
+            format!("add tag {} region {}, {} extents", add.tag, add.region, add.extents.len())
+        }
+        Input::Extents(extents::Input::Release(release)) => {
+            let force = if release.removal == Removal::Forced { "forced " } else { "" };
+            format!("{force}release tag {} region {}", release.tag, release.region)
+        }
+        Input::Extents(extents::Input::Command { opcode, .. }) => opcode.to_string(),
+        Input::Extents(extents::Input::Reset) => "reset".into(),
+        Input::Mailbox(mailbox::Input::Doorbell { opcode, .. }) => opcode.to_string(),
+        Input::Mailbox(mailbox::Input::ConfigWrite { offset, width, value }) => {
+            format!("config {offset:#05x} = {value:#0digits$x}", digits = usize::from(*width) * 2 + 2)
+        }
+        Input::Mailbox(mailbox::Input::MailboxControl { value }) => format!("mailbox control = {value:#x}"),
+        Input::Mailbox(mailbox::Input::MsixWrite { offset, value, .. }) => format!("MSI-X {offset:#x} = {value:#x}"),
+        Input::Windows(windows::Input::HdmGlobalControl { value }) => format!("HDM control = {value:#x}"),
+        Input::Windows(windows::Input::DecoderCommit { decoder, fields }) => {
+            format!("commit decoder {decoder}: {} at {}", size(fields.size_bytes), fields.base)
+        }
+        Input::Windows(windows::Input::DecoderUncommit { decoder }) => format!("uncommit decoder {decoder}"),
+    }
+}
+
+fn outcome(record: &Record) -> String {
+    let reply = match &record.reply {
+        RecordedReply::Panicked(message) => return format!("PANIC: {message}"),
+        RecordedReply::Whole(Reply::Refused(refusal)) => return format!("refused: {refusal}"),
+        RecordedReply::Whole(Reply::Done) => None,
+        RecordedReply::Whole(Reply::Command(reply)) => Some((reply.return_code, reply.payload.len())),
+        RecordedReply::Digest { return_code, len_bytes, .. } => Some((*return_code, *len_bytes as usize)),
+    };
+    let facts: Vec<_> = record.facts.iter().filter_map(fact).collect();
+    let reply = reply.map(|(code, len)| if len == 0 { code.to_string() } else { format!("{code}, {len} bytes") });
+    facts.into_iter().chain(reply).collect::<Vec<_>>().join("; ")
+}
+
+/// What a fact says, where the input has not said it already.
+fn fact(fact: &Fact) -> Option<String> {
+    Some(match fact {
+        Fact::Extents(extents::Fact::Offered { ranges, .. }) => format!("offered {}", list(ranges)),
+        Fact::Extents(extents::Fact::Logged { events }) => format!("{} event records", events.len()),
+        Fact::Extents(extents::Fact::LogOverflowed { events, .. }) => format!("{events} event records dropped"),
+        Fact::Extents(extents::Fact::EventsCleared { count }) => format!("{count} cleared"),
+        Fact::Extents(extents::Fact::Accepted { pieces, offer, .. }) => {
+            format!("accepted {} of {offer}", list(&pieces.iter().map(|piece| piece.range).collect::<Vec<_>>()))
+        }
+        Fact::Extents(extents::Fact::Rejected { offer, .. }) => format!("rejected {offer}"),
+        Fact::Extents(extents::Fact::Died { offer, .. }) => format!("{offer} is dead"),
+        Fact::Extents(extents::Fact::Retired { offer }) => format!("{offer} retired"),
+        Fact::Extents(extents::Fact::ReleaseRequested { ranges }) => {
+            format!("asked back {}", list(&ranges.iter().map(|range| range.range).collect::<Vec<_>>()))
+        }
+        Fact::Extents(extents::Fact::Released { ranges, cause }) => {
+            let verb = if *cause == ReleaseCause::Forced { "taken" } else { "released" };
+            format!("{verb} {}", list(&ranges.iter().map(|range| range.range).collect::<Vec<_>>()))
+        }
+        Fact::Extents(extents::Fact::ResponseChained { ranges, .. }) => format!("chained {}", list(ranges)),
+        Fact::Backends(backends::Fact::Reserved { id, .. }) => format!("{id} reserved"),
+        Fact::Backends(backends::Fact::Attached { id, .. }) => format!("{id} attached"),
+        Fact::Backends(backends::Fact::Freed { id }) => format!("{id} free"),
+        Fact::Backends(backends::Fact::ContentsLost { id }) => format!("the bytes of {id} are lost"),
+        Fact::Windows(windows::Fact::Mapped { pieces }) => format!("{} mapped", pieces.len()),
+        Fact::Windows(windows::Fact::Unmapped { ranges }) => format!("{} unmapped", ranges.len()),
+        Fact::Windows(windows::Fact::DecoderFailed { decoder }) => format!("decoder {decoder} failed"),
+        _ => return None,
+    })
+}
+
+fn list(ranges: &[DpaRange]) -> String {
+    let shown: Vec<_> = ranges.iter().take(3).map(DpaRange::to_string).collect();
+    let more = ranges.len().saturating_sub(shown.len());
+    if more > 0 { format!("{} and {more} more", shown.join(" ")) } else { shown.join(" ") }
+}
+
+/// A length in the largest unit that divides it, powers of 1024.
+fn size(len_bytes: u64) -> String {
+    let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
+    let fit = units.into_iter().find(|(_, shift)| len_bytes > 0 && len_bytes % (1 << shift) == 0);
+    fit.map_or_else(|| len_bytes.to_string(), |(unit, shift)| format!("{}{unit}", len_bytes >> shift))
+}

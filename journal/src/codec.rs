@@ -1,0 +1,43 @@
+//! How records become bytes: bincode 2, derived, integers of fixed width in little-endian order.
+//!
+//! The one place that names the codec, so that it can be replaced byte for byte. Deliberately absent: the version,
+//! which stands in the frame in front of the body and is read before it.
+
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
+use bincode::{Decode, Encode};
+use thiserror::Error;
+
+/// Most bytes that a decoded body may ask to allocate: the largest mailbox payload on both sides of a record, as
+/// ranges of which each takes more room than on the wire, and the rest of the record.
+const DECODED_LEN_BYTES_MAX: usize = 64 << 20;
+
+const CODEC: Configuration<LittleEndian, Fixint, Limit<DECODED_LEN_BYTES_MAX>> =
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<DECODED_LEN_BYTES_MAX>();
+
+/// A body that is not what its frame says it is.
+#[derive(Debug, Error)]
+pub enum CodecError {
+    /// It cannot be decoded.
+    #[error("the body does not decode: {0}")]
+    Undecodable(String),
+    /// Something stands behind it.
+    #[error("the body has {len_bytes} bytes and only the first {used_bytes} are a record")]
+    Trailing {
+        /// Its length.
+        len_bytes: usize,
+        /// What the record takes.
+        used_bytes: usize,
+    },
+}
+
+/// The bytes of a value. What the device makes is far below the limit, so that this does not fail.
+pub fn encode(value: &impl Encode) -> Vec<u8> {
+    bincode::encode_to_vec(value, CODEC).expect("encoding into memory fails only past the size limit")
+}
+
+/// The value of exactly these bytes.
+pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, used_bytes) =
+        bincode::decode_from_slice(bytes, CODEC).map_err(|error| CodecError::Undecodable(error.to_string()))?;
+    if used_bytes == bytes.len() { Ok(value) } else { Err(CodecError::Trailing { len_bytes: bytes.len(), used_bytes }) }
+}

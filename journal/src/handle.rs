@@ -1,0 +1,317 @@
+//! The handle: where a decision gets its place and time, and where what follows from it learns that it is durable.
+//!
+//! ```text
+//! open, create ─▶ appending ── close, limit, too long a body ─▶ refusing (what was appended becomes durable)
+//!                     └────── a failed write or sync ─────────▶ failed   (durable stands still for ever)
+//! ```
+//!
+//! Absent on purpose: reading records back while the journal is open (the follower holds their state), and a way from
+//! refusing or failed back to appending.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+};
+
+use device::{Seq, Stamp, VmTime};
+
+use crate::{
+    clock::VmClock,
+    frame::{self, Chain},
+    keeper::{Desk, DeskOptions, Keeper, Pending, check_body},
+    part,
+    recover::{Damage, OpenError, Reading, Recovered},
+    sled_store::SledStore,
+    store::{Durability, Store, StoreError},
+};
+
+/// Told that everything up to a record is durable.
+pub type OnDurable = Box<dyn Fn(Seq) + Send + Sync>;
+
+/// Told that the store has failed, and which record is the last in it for sure.
+pub type OnFailed = Box<dyn Fn(&StoreError, Seq) + Send + Sync>;
+
+/// How a journal is kept. The callbacks must not append, flush, close or hold a [`Journal`]: they run on the keeper's thread.
+pub struct Options {
+    /// When a record counts as durable.
+    pub durability: Durability,
+    /// The version that stands before every body written from now on.
+    pub record_version: u16,
+    /// Bytes of frames at which the journal refuses more; `None` is no limit. The record that reaches it is still taken.
+    pub limit_bytes: Option<u64>,
+    /// Where the clock stands, stopped, until [`VmClock::resume`].
+    pub clock: VmTime,
+    /// Everything up to this record is durable now. Ascending; with [`Durability::None`] the appending thread calls it
+    /// after the lock is released, and threads may overtake each other, so a lower number than before says nothing new.
+    pub on_durable: OnDurable,
+    /// The store has failed, and this is the last record that is in it for sure. Called once.
+    pub on_failed: OnFailed,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            durability: Durability::Disk,
+            record_version: 0,
+            limit_bytes: None,
+            clock: VmTime(0),
+            on_durable: Box::new(|_| ()),
+            on_failed: Box::new(|_, _| ()),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { durability, record_version, limit_bytes, clock, .. } = self;
+        f.debug_struct("Options")
+            .field("durability", durability)
+            .field("record_version", record_version)
+            .field("limit_bytes", limit_bytes)
+            .field("clock", clock)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Nothing more is appended.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the journal takes no more records ({last_durable} is the last durable one): {reason}")]
+pub struct JournalClosed {
+    /// The last record that is in the store for sure.
+    pub last_durable: Seq,
+    /// Why.
+    pub reason: CloseReason,
+}
+
+/// Why a journal takes no more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CloseReason {
+    /// It was closed.
+    #[error("it was closed")]
+    Asked,
+    /// It has reached its limit.
+    #[error(
+        "it holds {frame_bytes} bytes and {limit_bytes} is its limit: take a snapshot and go on from it, or raise the limit"
+    )]
+    Limit {
+        /// Bytes of frames in it.
+        frame_bytes: u64,
+        /// The limit it was opened with.
+        limit_bytes: u64,
+    },
+    /// A decision was made that no frame can hold, so what it changed in memory is nowhere else.
+    #[error("the decision {seq} takes {len_bytes} bytes and {limit_bytes} is the limit of a record: this is a bug, start again from {}", Seq(.seq.0.saturating_sub(1)))]
+    BodyTooLong {
+        /// The sequence it would have had.
+        seq: Seq,
+        /// The length of its body.
+        len_bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The store has failed.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+}
+
+/// A handle to an open journal. Clones are the same journal; it is closed by [`Journal::close`] or with its last clone.
+#[derive(Clone)]
+pub struct Journal {
+    room: Arc<Room>,
+}
+
+/// What all clones share.
+struct Room {
+    desk: Arc<Desk>,
+    clock: VmClock,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Journal {
+    /// Makes a journal in `dir`, and `dir` with what is missing above it, and returns when its genesis is on disk.
+    pub fn create(dir: &Path, genesis: &[u8], options: Options) -> Result<Journal, OpenError> {
+        Journal::create_on(Box::new(SledStore::create(dir)?), genesis, options)
+    }
+
+    /// Opens the journal in `dir` and reads it whole. A torn tail is removed.
+    pub fn open(dir: &Path, options: Options) -> Result<(Journal, Recovered), OpenError> {
+        Journal::open_on(Box::new(SledStore::open(dir)?), options)
+    }
+
+    /// Makes a journal in an empty store.
+    pub fn create_on(mut store: Box<dyn Store>, genesis: &[u8], options: Options) -> Result<Journal, OpenError> {
+        if store.scan().next().transpose()?.is_some() {
+            return Err(OpenError::Exists { place: store.place() });
+        }
+        let mut group = Vec::new();
+        let chain = frame::encode(&mut group, Chain::default(), Seq(0), options.record_version, genesis)?;
+        store.write(&part::cut(Seq(0), &group))?;
+        store.sync(Durability::Disk)?;
+        Journal::start(store, chain, Seq(0), group.len() as u64, options)
+    }
+
+    /// Opens the journal in a store and reads it whole. A torn tail is removed.
+    pub fn open_on(mut store: Box<dyn Store>, options: Options) -> Result<(Journal, Recovered), OpenError> {
+        let reading = Reading::of(&*store);
+        let (chain, frame_bytes, torn) = (reading.chain, reading.frame_bytes, reading.torn.clone());
+        let recovered = whole(reading, &*store)?;
+        if !torn.is_empty() {
+            // Before anything is written: the next group begins at the same sequence and must not mix with this one.
+            store.remove(&torn)?;
+            store.sync(Durability::Disk)?;
+            tracing::warn!(
+                place = store.place(),
+                parts = torn.len(),
+                "a torn group behind {} was dropped",
+                recovered.last
+            );
+        }
+        Ok((Journal::start(store, chain, recovered.last, frame_bytes, options)?, recovered))
+    }
+
+    /// A journal that keeps nothing: every record is durable at once and forgotten. The genesis is not looked at.
+    pub fn volatile(options: Options) -> Journal {
+        let Options { limit_bytes, clock, on_durable, .. } = options;
+        let durability = Durability::None;
+        let desk = Arc::new(Desk::new(false, Seq(0), 0, DeskOptions { durability, limit_bytes, on_durable }));
+        Journal { room: Arc::new(Room { desk, clock: VmClock::stopped_at(clock), keeper: Mutex::new(None) }) }
+    }
+
+    fn start(
+        store: Box<dyn Store>,
+        chain: Chain,
+        last: Seq,
+        frame_bytes: u64,
+        options: Options,
+    ) -> Result<Journal, OpenError> {
+        let Options { durability, record_version, limit_bytes, clock, on_durable, on_failed } = options;
+        let desk = Arc::new(Desk::new(true, last, frame_bytes, DeskOptions { durability, limit_bytes, on_durable }));
+        warn_near_limit(0, frame_bytes, limit_bytes);
+        let keeper = Keeper { desk: Arc::clone(&desk), store, chain, record_version, on_failed };
+        let thread = thread::Builder::new().name("journal-keeper".to_owned()).spawn(move || keeper.run());
+        let thread = thread.map_err(|source| OpenError::Thread { source })?;
+        let room = Room { desk, clock: VmClock::stopped_at(clock), keeper: Mutex::new(Some(thread)) };
+        Ok(Journal { room: Arc::new(room) })
+    }
+
+    /// The critical section: gives the next place and the clock's time, lets `decide` make the record's body, and leaves it
+    /// for the keeper. It waits for nothing but the lock and does no IO.
+    ///
+    /// `decide` must not touch the journal. If it panics, nothing is appended and the next append has the same sequence.
+    pub fn append<R>(&self, decide: impl FnOnce(Stamp) -> (Vec<u8>, R)) -> Result<(Stamp, R), JournalClosed> {
+        let desk = &*self.room.desk;
+        let mut ledger = desk.ledger();
+        let held_before = ledger.frame_bytes;
+        if let (None, Some(limit_bytes)) = (&ledger.closed, desk.limit_bytes)
+            && held_before >= limit_bytes
+        {
+            ledger.closed = Some(CloseReason::Limit { frame_bytes: held_before, limit_bytes });
+        }
+        if ledger.closed.is_some() {
+            return Err(desk.closed(&ledger));
+        }
+        let stamp = Stamp { seq: Seq(ledger.last.0 + 1), time: self.room.clock.now() };
+        let (body, result) = decide(stamp);
+        if let Err(reason) = check_body(stamp.seq, &body) {
+            ledger.closed = Some(reason);
+            return Err(desk.closed(&ledger));
+        }
+        let wake = desk.take_in(&mut ledger, Pending { seq: stamp.seq, body });
+        let held_after = ledger.frame_bytes;
+        drop(ledger);
+
+        if wake {
+            desk.wake_keeper();
+        }
+        warn_near_limit(held_before, held_after, desk.limit_bytes);
+        if desk.durability == Durability::None {
+            (desk.on_durable)(stamp.seq);
+        }
+        Ok((stamp, result))
+    }
+
+    /// The last record appended; 0 if there is none.
+    pub fn last(&self) -> Seq {
+        self.room.desk.last()
+    }
+
+    /// The last record that is durable: it and everything before it may have consequences outside.
+    pub fn durable(&self) -> Seq {
+        self.room.desk.durable()
+    }
+
+    /// The VM clock that stamps records. It stands where [`Options::clock`] put it until it is resumed.
+    pub fn clock(&self) -> &VmClock {
+        &self.room.clock
+    }
+
+    /// Blocks until everything appended so far is in the store, as durably as asked, and returns the last of it; or says
+    /// that it never will be. Not for an actor's handler.
+    pub fn flush(&self) -> Result<Seq, JournalClosed> {
+        self.room.desk.flush()
+    }
+
+    /// Refuses further appends, flushes, ends the keeper and closes the store, so that it can be opened again at once.
+    pub fn close(self) -> Result<Seq, JournalClosed> {
+        self.room.desk.refuse(CloseReason::Asked);
+        let flushed = self.flush();
+        self.room.end_keeper();
+        flushed
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("last", &self.last()).field("durable", &self.durable()).finish_non_exhaustive()
+    }
+}
+
+impl Room {
+    fn end_keeper(&self) {
+        self.desk.end();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(keeper) = keeper else { return };
+        // A callback that held the last clone drops it on the keeper's own thread, which cannot wait for itself.
+        if keeper.thread().id() != thread::current().id() && keeper.join().is_err() {
+            tracing::error!("the journal's thread panicked while it told of a failure or closed its store");
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.end_keeper();
+    }
+}
+
+/// Reads the journal in `dir`, which nobody may have open, and leaves its parts as they are. Damage is an error.
+pub fn read(dir: &Path) -> Result<Recovered, OpenError> {
+    let store = SledStore::open(dir)?;
+    whole(Reading::of(&store), &store)
+}
+
+/// Reads what is intact of the journal in `dir`, which nobody may have open, and says what is not.
+pub fn salvage(dir: &Path) -> Result<(Recovered, Option<Damage>), OpenError> {
+    let store = SledStore::open(dir)?;
+    Reading::of(&store).into_recovered(|| store.place())
+}
+
+fn whole(reading: Reading, store: &dyn Store) -> Result<Recovered, OpenError> {
+    match reading.into_recovered(|| store.place())? {
+        (recovered, None) => Ok(recovered),
+        (_, Some(damage)) => Err(OpenError::Damaged { place: store.place(), damage }),
+    }
+}
+
+/// Warns when nine tenths of the limit are passed, which happens once: at opening or by one append.
+fn warn_near_limit(held_before: u64, held_after: u64, limit_bytes: Option<u64>) {
+    let Some(limit_bytes) = limit_bytes else { return };
+    let near = limit_bytes - limit_bytes / 10;
+    if held_before < near && held_after >= near {
+        tracing::warn!(
+            "the journal holds {held_after} bytes of its {limit_bytes}: at the limit it refuses and the VM stops"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Records: one decision each, with what it was made of.
+//!
+//! ```text
+//!  seq time │ device operation origin │ input outcomes answers │ facts reply
+//!  where    │ whose                   │ decided from           │ decided
+//! ```
+//!
+//! Facts rebuild the state for ever; inputs, outcomes and answers let today's build decide again. Refusals are records
+//! too. Deliberately absent: reads of registers and read-only requests, which decide nothing.
+
+use bincode::{Decode, Encode};
+use device::config::{DeviceIndex, VmConfig};
+use device::operation::{Actor, Answers, Fact, HostOutcome, Input, Reply};
+use device::{Seq, Stamp};
+use serde::Serialize;
+use wire::ReturnCode;
+
+use crate::codec::{CodecError, decode, encode};
+
+/// Version of the form of record bodies. 0: not yet frozen, readable by the build that wrote it.
+pub const RECORD_VERSION: u16 = 0;
+
+/// A reply's payload is kept whole up to this many bytes.
+pub const REPLY_WHOLE_LEN_BYTES_MAX: usize = 4 << 10;
+
+/// Of a longer one, this many bytes are kept beside its digest.
+const REPLY_HEAD_LEN_BYTES: usize = 256;
+
+/// What stands before the first record: what the VM was started as.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Genesis {
+    /// The VM.
+    pub config: VmConfig,
+    /// The build that made the journal.
+    pub build: String,
+}
+
+/// Where an input came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// The guest: a doorbell or a commanded register.
+    Guest,
+    /// A QMP client.
+    Operator,
+    /// The command line.
+    CommandLine,
+    /// This program, for instance at a resume.
+    Supervisor,
+    /// Another record.
+    CausedBy(Seq),
+}
+
+/// The reply as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordedReply {
+    /// All of it.
+    Whole(Reply),
+    /// A command's answer that is too long to keep.
+    Digest {
+        /// Its return code.
+        return_code: ReturnCode,
+        /// Its length in bytes.
+        len_bytes: u32,
+        /// blake3 of it.
+        digest: [u8; 32],
+        /// Its beginning.
+        head: Vec<u8>,
+    },
+    /// There is none: deciding panicked, and this is the message. The VM stopped here.
+    Panicked(String),
+}
+
+/// One decision.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Record {
+    /// Where and when.
+    pub stamp: Stamp,
+    /// Whose.
+    pub device: DeviceIndex,
+    /// The operation that it belongs to: the sequence of its first record.
+    pub operation: Seq,
+    /// Where the input came from.
+    pub origin: Origin,
+    /// What was decided on.
+    pub input: Input,
+    /// What came of host work.
+    pub outcomes: Vec<HostOutcome>,
+    /// What the other actors had prepared.
+    pub answers: Answers,
+    /// What happened.
+    pub facts: Vec<Fact>,
+    /// What the asker got back.
+    pub reply: RecordedReply,
+}
+
+impl RecordedReply {
+    /// The form in which a reply is kept.
+    pub fn of(reply: &Reply) -> Self {
+        match reply {
+            Reply::Command(command) if command.payload.len() > REPLY_WHOLE_LEN_BYTES_MAX => Self::Digest {
+                return_code: command.return_code,
+                len_bytes: command.payload.len() as u32,
+                digest: *blake3::hash(&command.payload).as_bytes(),
+                head: command.payload[..REPLY_HEAD_LEN_BYTES].to_vec(),
+            },
+            reply => Self::Whole(reply.clone()),
+        }
+    }
+}
+
+impl Record {
+    /// The actor that decided.
+    pub fn actor(&self) -> Actor {
+        self.input.actor()
+    }
+
+    /// The body of the record's frame.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// The record of a frame's body.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
+        decode(body)
+    }
+}
+
+impl Genesis {
+    /// The body of the genesis frame.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        encode(self)
+    }
+
+    /// The genesis of a frame's body.
+    pub fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
+        decode(body)
+    }
+}
