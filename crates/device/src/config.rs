@@ -10,6 +10,9 @@ use wire::{BlockSize, CAPACITY_MULTIPLE_BYTES, Dpa, Hpa};
 use crate::limits::{DEVICES_MAX, ID_LEN_BYTES_MAX, REGIONS_MAX};
 use crate::range::DpaRange;
 
+/// No address space is larger, so that no sum of a few addresses and lengths can wrap.
+pub const ADDRESS_LIMIT_BYTES: u64 = 1 << 52;
+
 /// Which device of the VM, by its place in [`VmConfig::devices`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
 #[serde(transparent)]
@@ -163,6 +166,14 @@ pub enum ConfigError {
         /// What was asked.
         count: usize,
     },
+    /// A configuration from a file that no option could have made.
+    #[error("device {id}: {what}")]
+    Unsound {
+        /// The device.
+        id: String,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// Window sizes are whole 256 MiB.
     #[error("window size={size_bytes} must be a non-zero multiple of 256 MiB")]
     WindowSize {
@@ -192,8 +203,10 @@ impl DeviceConfig {
         if regions == 0 || regions > REGIONS_MAX as u64 {
             return Err(ConfigError::RegionCount { id, regions });
         }
-        // The top of the address space is left free so that no sum over a region can wrap.
-        if total_bytes == 0 || !total_bytes.is_multiple_of(regions * CAPACITY_MULTIPLE_BYTES) || total_bytes > 1 << 52 {
+        if total_bytes == 0
+            || !total_bytes.is_multiple_of(regions * CAPACITY_MULTIPLE_BYTES)
+            || total_bytes > ADDRESS_LIMIT_BYTES
+        {
             return Err(ConfigError::TotalSize { id, total_bytes, regions });
         }
         let block = Self::block(request)?;
@@ -222,8 +235,35 @@ impl DeviceConfig {
     }
 }
 
+impl DeviceConfig {
+    /// Checks what [`DeviceConfig::lazy`] guarantees: a configuration may come from a file.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let unsound = |what| Err(ConfigError::Unsound { id: self.id.clone(), what });
+        if !is_id(&self.id) {
+            return Err(ConfigError::Id { id: self.id.clone() });
+        }
+        if !(8..=20).contains(&self.mailbox_payload_log2) {
+            return unsound("its mailbox payload is not of 256 bytes to 1 MiB");
+        }
+        if self.regions.is_empty() || self.regions.len() > REGIONS_MAX {
+            return unsound("it has no region, or more than 8");
+        }
+        let mut end = 0;
+        for region in &self.regions {
+            let is_whole = region.len_bytes > 0 && region.len_bytes.is_multiple_of(CAPACITY_MULTIPLE_BYTES);
+            let block_bytes = region.block.bytes();
+            let is_block = BlockSize::new(block_bytes).is_ok() && block_bytes <= CAPACITY_MULTIPLE_BYTES;
+            if region.base.0 != end || !is_whole || !is_block || region.len_bytes > ADDRESS_LIMIT_BYTES {
+                return unsound("its regions do not follow each other in whole 256 MiB and blocks");
+            }
+            end = region.range().end();
+        }
+        if end > ADDRESS_LIMIT_BYTES { unsound("its capacity is out of every address space") } else { Ok(()) }
+    }
+}
+
 impl VmConfig {
-    /// Checks what concerns several devices or the window.
+    /// Checks all of it.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.devices.len() > DEVICES_MAX {
             return Err(ConfigError::TooManyDevices { count: self.devices.len() });
@@ -231,7 +271,11 @@ impl VmConfig {
         if self.window_bytes == 0 || !self.window_bytes.is_multiple_of(CAPACITY_MULTIPLE_BYTES) {
             return Err(ConfigError::WindowSize { size_bytes: self.window_bytes });
         }
+        if self.window_base.checked_add(self.window_bytes).is_none() || self.memory_bytes > ADDRESS_LIMIT_BYTES {
+            return Err(ConfigError::WindowSize { size_bytes: self.window_bytes });
+        }
         for (index, device) in self.devices.iter().enumerate() {
+            device.check()?;
             if self.devices[..index].iter().any(|other| other.id == device.id) {
                 return Err(ConfigError::DuplicateDevice { id: device.id.clone() });
             }

@@ -392,7 +392,7 @@ fn dvsec_device() -> pci::CxlDeviceDvsec {
 fn dvsec_gpf() -> pci::GpfDeviceDvsec {
     pci::GpfDeviceDvsec {
         header: dvsec::<pci::GpfDeviceDvsec>(pci::DVSEC_GPF_DEVICE, 0, DVSEC_FLEX_BUS),
-        // 3 x 10 s, at 51 mW: what QEMU tells.
+        // 3 s at 51 mW: what QEMU tells.
         phase2_duration: U16::new(0x603),
         phase2_power_mw: U32::new(0x33),
     }

@@ -271,11 +271,10 @@ fn map(file: Option<File>, size: usize, share: Sharing) -> Result<MmapRegion, vm
     MmapRegion::build(file, size, protection.bits() as i32, flags as i32)
 }
 
-/// MAP_ANONYMOUS of Linux on every architecture that KVM has.
+/// MAP_ANONYMOUS of Linux on x86-64, AArch64, RISC-V and s390x.
 const MAP_ANONYMOUS: u32 = 0x20;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,6 @@
 //! The fold: from facts to state. It never asks what today's build would decide.
 
+use device::config::ConfigError;
 use device::vm::Vm;
 use device::{Seq, VmTime};
 use journal::record::{Genesis, Record};
@@ -8,6 +9,9 @@ use thiserror::Error;
 /// A record that cannot follow the ones before it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FoldError {
+    /// The VM that the journal was made for cannot be.
+    #[error("#0: {0}")]
+    Genesis(#[from] ConfigError),
     /// A record is missing or stands twice.
     #[error("{found} follows {last}: records count up one by one")]
     OutOfSequence {
@@ -48,8 +52,12 @@ pub struct Fold {
 
 impl Fold {
     /// The state before the first record.
-    pub fn new(genesis: &Genesis) -> Self {
-        Self { vm: Vm::new(genesis.config.clone()), last: Seq(0), time: VmTime(0) }
+    ///
+    /// # Errors
+    /// If the genesis describes a VM that cannot be.
+    pub fn new(genesis: &Genesis) -> Result<Self, FoldError> {
+        genesis.config.check()?;
+        Ok(Self { vm: Vm::new(genesis.config.clone()), last: Seq(0), time: VmTime(0) })
     }
 
     /// The state.

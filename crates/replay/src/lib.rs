@@ -50,8 +50,11 @@ pub enum Finding {
 }
 
 /// Folds, decides again and checks the laws, record by record, up to the first disagreement.
-pub fn replay(genesis: &Genesis, records: impl IntoIterator<Item = Record>) -> Replay {
-    let mut replay = Replay { fold: Fold::new(genesis), records: 0, finding: None };
+///
+/// # Errors
+/// If the genesis describes a VM that cannot be.
+pub fn replay(genesis: &Genesis, records: impl IntoIterator<Item = Record>) -> Result<Replay, FoldError> {
+    let mut replay = Replay { fold: Fold::new(genesis)?, records: 0, finding: None };
     for record in records {
         if let Err(finding) = step(&mut replay.fold, &record) {
             replay.finding = Some(finding);
@@ -59,7 +62,7 @@ pub fn replay(genesis: &Genesis, records: impl IntoIterator<Item = Record>) -> R
         }
         replay.records += 1;
     }
-    replay
+    Ok(replay)
 }
 
 fn step(fold: &mut Fold, record: &Record) -> Result<(), Finding> {

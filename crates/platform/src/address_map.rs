@@ -1,0 +1,101 @@
+//! The guest-physical address map.
+//!
+//! ```text
+//! 0                RAM, up to 2 GiB
+//! C000_0000        BARs, to E000_0000
+//! 1_0000_0000      the rest of RAM
+//! next 256 MiB     CXL host registers (the first MiB)
+//! + 256 MiB        the CXL fixed memory window
+//! ```
+//!
+//! Deliberately absent: configuration space by memory, firmware, and everything legacy.
+
+use wire::{CAPACITY_MULTIPLE_BYTES, Hpa};
+
+/// Where BARs may be put.
+pub const MMIO_BASE: Hpa = Hpa(0xc000_0000);
+/// How many bytes of addresses there are for BARs.
+pub const MMIO_LEN_BYTES: u64 = 0x2000_0000;
+/// Addresses for the registers of CXL host bridges, in bytes.
+pub const CXL_HOST_REGISTERS_LEN_BYTES: u64 = 1 << 20;
+
+/// RAM below 4 GiB at most, in bytes.
+const LOW_RAM_LEN_BYTES_MAX: u64 = 2 << 30;
+/// Where RAM goes on.
+const HIGH_RAM_BASE: Hpa = Hpa(4 << 30);
+
+/// Where RAM is, and what follows from its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressMap {
+    ram_len_bytes: u64,
+}
+
+impl AddressMap {
+    /// The map for so much RAM.
+    pub const fn new(ram_len_bytes: u64) -> Self {
+        Self { ram_len_bytes }
+    }
+
+    /// RAM from address 0 on, in bytes.
+    pub fn low_ram_len_bytes(&self) -> u64 {
+        self.ram_len_bytes.min(LOW_RAM_LEN_BYTES_MAX)
+    }
+
+    /// RAM from 4 GiB on, in bytes.
+    pub fn high_ram_len_bytes(&self) -> u64 {
+        self.ram_len_bytes - self.low_ram_len_bytes()
+    }
+
+    /// Where the registers of CXL host bridges are, or `None` where RAM leaves no addresses for them.
+    pub fn cxl_host_registers(&self) -> Option<Hpa> {
+        let end = HIGH_RAM_BASE.checked_add(self.high_ram_len_bytes())?;
+        end.0.checked_next_multiple_of(CAPACITY_MULTIPLE_BYTES).map(Hpa)
+    }
+
+    /// Where the CXL fixed memory window begins, or `None` where RAM leaves no addresses for it.
+    pub fn fixed_window_base(&self) -> Option<Hpa> {
+        self.cxl_host_registers()?.checked_add(CAPACITY_MULTIPLE_BYTES)
+    }
+
+    /// Where in RAM an address is, and how much RAM follows it without a gap; `None` where no RAM is.
+    pub(crate) fn ram_offset(&self, at: Hpa) -> Option<(u64, u64)> {
+        let low = self.low_ram_len_bytes();
+        if at.0 < low {
+            return Some((at.0, low - at.0));
+        }
+        let into = at.bytes_from(HIGH_RAM_BASE)?;
+        let left = self.high_ram_len_bytes().checked_sub(into).filter(|left| *left > 0)?;
+        Some((low + into, left))
+    }
+
+    /// Bytes from `at` up to where RAM goes on, if that is further up.
+    pub(crate) fn bytes_to_high_ram(&self, at: Hpa) -> Option<u64> {
+        HIGH_RAM_BASE.bytes_from(at).filter(|bytes| *bytes > 0 && self.high_ram_len_bytes() > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_ram() {
+        assert_eq!(AddressMap::new(1 << 30).fixed_window_base(), Some(Hpa(0x1_1000_0000)));
+        assert_eq!(AddressMap::new(2 << 30).fixed_window_base(), Some(Hpa(0x1_1000_0000)));
+        assert_eq!(AddressMap::new(3 << 30).fixed_window_base(), Some(Hpa(0x1_5000_0000)));
+        assert_eq!(AddressMap::new((2 << 30) + 1).cxl_host_registers(), Some(Hpa(0x1_1000_0000)));
+        assert_eq!(AddressMap::new(u64::MAX).fixed_window_base(), None);
+        assert_eq!(AddressMap::new(u64::MAX - (2 << 30)).cxl_host_registers(), None);
+    }
+
+    #[test]
+    fn ram_is_split_at_2_gib() {
+        let map = AddressMap::new(3 << 30);
+        assert_eq!(map.ram_offset(Hpa(0x7fff_ffff)), Some((0x7fff_ffff, 1)));
+        assert_eq!(map.ram_offset(Hpa(0x8000_0000)), None);
+        assert_eq!(map.ram_offset(Hpa(0x1_0000_0000)), Some((0x8000_0000, 1 << 30)));
+        assert_eq!(map.ram_offset(Hpa(0x1_4000_0000)), None);
+        assert_eq!(map.bytes_to_high_ram(Hpa(0xffff_fffe)), Some(2));
+        assert_eq!(AddressMap::new(1 << 30).bytes_to_high_ram(Hpa(0)), None);
+    }
+}

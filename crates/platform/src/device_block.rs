@@ -1,0 +1,239 @@
+//! The CXL device register block: capabilities, device status, mailbox, memory device status (CXL r4.0 8.2.9).
+//!
+//! ```text
+//! 0000 capabilities array   0010 header of device status   0020 of mailbox   0030 of memory device status
+//! 0080 device status        0088 memory device status
+//! 0FE0 mailbox registers    1000 mailbox payload area, to the end of its size
+//! ```
+//!
+//! The payload begins on a page of its own, with the mailbox registers directly before it. Command register and payload
+//! are staged: without effect until the doorbell copies them. Deliberately absent: background commands and a secondary
+//! mailbox.
+
+use device::config_space::PAYLOAD_OFFSET;
+use device::mailbox::MAILBOX_VECTOR;
+use wire::registers::{
+    CAPABILITIES_ARRAY_ID, CAPABILITIES_ARRAY_VERSION, CAPABILITY_DEVICE_STATUS, CAPABILITY_DEVICE_STATUS_VERSION,
+    CAPABILITY_HEADER_STRIDE_BYTES, CAPABILITY_MEMORY_DEVICE_STATUS, CAPABILITY_PRIMARY_MAILBOX, CapabilitiesArray,
+    CapabilityHeader, DEVICE_STATUS_LEN_BYTES, DEVICE_TYPE_MEMORY, MAILBOX_TYPE_MEMORY_DEVICE, MEDIA_READY,
+    MEMORY_DEVICE_STATUS_LEN_BYTES, MemoryDeviceStatus,
+};
+use wire::{
+    MAILBOX_CAPABILITIES, MAILBOX_COMMAND, MAILBOX_CONTROL, MAILBOX_PAYLOAD, MAILBOX_STATUS, MailboxCapabilities,
+    MailboxCommand, MailboxControl, MailboxStatus, Opcode, ReturnCode,
+};
+
+use crate::dwords::{self, DwordWrite};
+
+const DEVICE_STATUS: u64 = 0x80;
+const MEMORY_DEVICE_STATUS: u64 = 0x88;
+const MAILBOX: u64 = PAYLOAD_OFFSET - MAILBOX_PAYLOAD as u64;
+
+const CAPABILITIES: u64 = MAILBOX + MAILBOX_CAPABILITIES as u64;
+const CONTROL: u64 = MAILBOX + MAILBOX_CONTROL as u64;
+const COMMAND: u64 = MAILBOX + MAILBOX_COMMAND as u64;
+const COMMAND_END: u64 = COMMAND + 8;
+const STATUS: u64 = MAILBOX + MAILBOX_STATUS as u64;
+const STATUS_END: u64 = STATUS + 8;
+
+/// Behind the last capability header.
+const HEADERS_END: u64 = CAPABILITY_HEADER_STRIDE_BYTES as u64 * (1 + CAPABILITY_COUNT as u64);
+const CAPABILITY_COUNT: u16 = 3;
+
+/// What a host had put into the mailbox when it rang the doorbell, copied once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailboxCommandImage {
+    /// The command.
+    pub opcode: Opcode,
+    /// The payload length that was declared, up to 2 MiB - 1.
+    pub declared_len_bytes: u32,
+    /// The payload: as long as declared, or as the payload area is if that is less.
+    pub payload: Vec<u8>,
+}
+
+/// What a write to the mailbox control register asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ControlWrite {
+    /// The control register without the doorbell, if it changed.
+    pub(crate) control: Option<u32>,
+    /// The command, if the doorbell was rung.
+    pub(crate) doorbell: Option<MailboxCommandImage>,
+}
+
+/// Whether the completion of a command asks for an interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompletionInterrupt {
+    /// The host polls, or no command was under way.
+    NotWanted,
+    /// The host has set the doorbell interrupt bit.
+    Wanted,
+}
+
+/// The block's registers.
+#[derive(Debug)]
+pub(crate) struct DeviceBlock {
+    event_status: u64,
+    control: MailboxControl,
+    command: MailboxCommand,
+    status: MailboxStatus,
+    /// The payload area; its length is a power of two.
+    payload: Vec<u8>,
+}
+
+impl DeviceBlock {
+    /// The block at power-on.
+    pub(crate) fn new(payload_log2: u8) -> Self {
+        Self {
+            event_status: 0,
+            control: MailboxControl::new(),
+            command: MailboxCommand::new(),
+            status: MailboxStatus::new(),
+            payload: vec![0; 1 << payload_log2],
+        }
+    }
+
+    /// Fills `to` from `offset` on; there are zeroes behind the payload area.
+    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) {
+        let (registers, area) = to.split_at_mut(register_len(offset, to.len()));
+        dwords::read(offset, registers, |offset| self.dword(offset));
+        let from = self.payload_at(offset.max(PAYLOAD_OFFSET), area.len());
+        let (filled, behind) = area.split_at_mut(from.len());
+        filled.copy_from_slice(&self.payload[from]);
+        behind.fill(0);
+    }
+
+    /// Stages `from` at `offset`. While a command is under way, nothing changes (CXL r4.0 8.2.9.4.4).
+    pub(crate) fn write(&mut self, offset: u64, from: &[u8]) -> ControlWrite {
+        let mut asked = ControlWrite::default();
+        if self.control.doorbell() {
+            return asked;
+        }
+        let (registers, area) = from.split_at(register_len(offset, from.len()));
+        let to = self.payload_at(offset.max(PAYLOAD_OFFSET), area.len());
+        let len = to.len();
+        self.payload[to].copy_from_slice(&area[..len]);
+        // A write that reaches into the payload area is none that a register takes.
+        let registers = if area.is_empty() { registers } else { &[] };
+        for write in dwords::write(offset, registers) {
+            match write.offset {
+                CONTROL => asked = self.write_control(write),
+                COMMAND..COMMAND_END => self.write_command(write),
+                _ => {}
+            }
+        }
+        asked
+    }
+
+    fn write_command(&mut self, write: DwordWrite) {
+        let writable = MailboxCommand::new().with_opcode(u16::MAX).with_payload_len_bytes(0x1f_ffff);
+        self.command = dwords::merge_half(self.command.into(), write, writable.into()).into();
+    }
+
+    fn write_control(&mut self, write: DwordWrite) -> ControlWrite {
+        let writable = MailboxControl::new().with_doorbell(true).with_doorbell_interrupt(true);
+        let new = MailboxControl::from(write.merge(self.control.into(), writable.into()));
+        let changed = new.doorbell_interrupt() != self.control.doorbell_interrupt();
+        self.control = new;
+        ControlWrite {
+            control: changed.then(|| new.with_doorbell(false).into()),
+            doorbell: new.doorbell().then(|| self.image()),
+        }
+    }
+
+    fn image(&self) -> MailboxCommandImage {
+        let declared_len_bytes = self.command.payload_len_bytes();
+        let len = self.payload.len().min(declared_len_bytes as usize);
+        let payload = self.payload[..len].to_vec();
+        MailboxCommandImage { opcode: Opcode(self.command.opcode()), declared_len_bytes, payload }
+    }
+
+    /// Shows the answer to the command under way and clears the doorbell. Without one nothing happens: a reset came
+    /// between. What is longer than the payload area is cut off.
+    pub(crate) fn complete(&mut self, opcode: Opcode, return_code: ReturnCode, payload: &[u8]) -> CompletionInterrupt {
+        if !self.control.doorbell() {
+            return CompletionInterrupt::NotWanted;
+        }
+        let len = payload.len().min(self.payload.len());
+        self.payload[..len].copy_from_slice(&payload[..len]);
+        self.command = MailboxCommand::new().with_opcode(opcode.0).with_payload_len_bytes(len as u32);
+        self.status = MailboxStatus::new().with_return_code(return_code as u16);
+        self.control.set_doorbell(false);
+        if self.control.doorbell_interrupt() { CompletionInterrupt::Wanted } else { CompletionInterrupt::NotWanted }
+    }
+
+    pub(crate) fn set_event_status(&mut self, bits: u64) {
+        self.event_status = bits;
+    }
+
+    /// Sets the control register to what it was before this process began, without a command under way.
+    pub(crate) fn restore_control(&mut self, control: u32) {
+        self.control = MailboxControl::from(control).with_doorbell(false);
+    }
+
+    /// The part of the payload area that an access to `offset`, at or behind the area's begin, touches.
+    fn payload_at(&self, offset: u64, len: usize) -> std::ops::Range<usize> {
+        let area = self.payload.len();
+        let start = usize::try_from(offset - PAYLOAD_OFFSET).unwrap_or(area).min(area);
+        start..start.saturating_add(len).min(area)
+    }
+
+    fn dword(&self, offset: u64) -> u32 {
+        match offset {
+            0..8 => dwords::half(capabilities_array().into(), offset),
+            0x10..HEADERS_END => self.header(offset),
+            DEVICE_STATUS..MEMORY_DEVICE_STATUS => dwords::half(self.event_status, offset),
+            MEMORY_DEVICE_STATUS..0x90 => {
+                let ready =
+                    MemoryDeviceStatus::new().with_media_status(MEDIA_READY).with_mailbox_interfaces_ready(true);
+                dwords::half(ready.into(), offset)
+            }
+            CAPABILITIES => self.capabilities().into(),
+            CONTROL => self.control.into(),
+            COMMAND..COMMAND_END => dwords::half(self.command.into(), offset),
+            STATUS..STATUS_END => dwords::half(self.status.into(), offset),
+            _ => 0,
+        }
+    }
+
+    fn capabilities(&self) -> MailboxCapabilities {
+        MailboxCapabilities::new()
+            .with_payload_size_log2(self.payload.len().trailing_zeros() as u8)
+            .with_doorbell_interrupt_capable(true)
+            .with_interrupt_message_number(MAILBOX_VECTOR)
+            .with_mailbox_type(MAILBOX_TYPE_MEMORY_DEVICE)
+    }
+
+    fn header(&self, offset: u64) -> u32 {
+        let mailbox_len = (MAILBOX_PAYLOAD + self.payload.len()) as u64;
+        let (id, version, at, len) = match offset / CAPABILITY_HEADER_STRIDE_BYTES as u64 {
+            1 => (
+                CAPABILITY_DEVICE_STATUS,
+                CAPABILITY_DEVICE_STATUS_VERSION,
+                DEVICE_STATUS,
+                DEVICE_STATUS_LEN_BYTES as u64,
+            ),
+            2 => (CAPABILITY_PRIMARY_MAILBOX, 1, MAILBOX, mailbox_len),
+            _ => (CAPABILITY_MEMORY_DEVICE_STATUS, 1, MEMORY_DEVICE_STATUS, MEMORY_DEVICE_STATUS_LEN_BYTES as u64),
+        };
+        match offset % CAPABILITY_HEADER_STRIDE_BYTES as u64 {
+            0 => CapabilityHeader::new().with_id(id).with_version(version).into(),
+            4 => at as u32,
+            8 => len as u32,
+            _ => 0,
+        }
+    }
+}
+
+/// How many of `len` bytes from `offset` on come before the payload area.
+fn register_len(offset: u64, len: usize) -> usize {
+    let before = PAYLOAD_OFFSET.saturating_sub(offset);
+    usize::try_from(before).unwrap_or(len).min(len)
+}
+
+fn capabilities_array() -> CapabilitiesArray {
+    CapabilitiesArray::new()
+        .with_id(CAPABILITIES_ARRAY_ID)
+        .with_version(CAPABILITIES_ARRAY_VERSION)
+        .with_device_type(DEVICE_TYPE_MEMORY)
+        .with_count(CAPABILITY_COUNT)
+}
