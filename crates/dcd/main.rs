@@ -1,1 +1,88 @@
-fn main() {}
+//! `dcd`: an emulator of a CXL Type 3 Dynamic Capacity Device with tagged memory, over a durable journal.
+//!
+//! One file a verb. Deliberately absent: everything that a verb does not need to read its options and print its answer.
+#![forbid(unsafe_code)]
+
+mod add;
+mod client;
+mod demo;
+mod journal_verb;
+mod list;
+mod options;
+mod place;
+mod release;
+mod replay_verb;
+mod run;
+mod size;
+mod status;
+mod table;
+mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A CXL Type 3 Dynamic Capacity Device with tagged memory, emulated over a durable journal.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Demo(demo::Demo),
+    Run(run::Run),
+    Add(add::Add),
+    Release(release::Release),
+    Status(status::Status),
+    List(list::List),
+    Watch(watch::Watch),
+    Journal(journal_verb::Journal),
+    Replay(replay_verb::Replay),
+}
+
+/// The program's name and version, as journals remember it.
+const BUILD: &str = concat!("dcd ", env!("CARGO_PKG_VERSION"));
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DCD_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+    let done = match Cli::parse().verb {
+        Verb::Demo(demo) => demo.run(),
+        Verb::Run(run) => run.run(),
+        Verb::Add(add) => add.run(),
+        Verb::Release(release) => release.run(),
+        Verb::Status(status) => status.run(),
+        Verb::List(list) => list.run(),
+        Verb::Watch(watch) => watch.run(),
+        Verb::Journal(journal) => journal.run(),
+        Verb::Replay(replay) => replay.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough (`dcd … | head`) is no error.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dcd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.into_iter().any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Prints a line at once; a reader that is gone is an error, not a panic.
+fn print_line(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}

@@ -1,1 +1,35 @@
-//! Purpose to be written by its first code.
+//! The actors of a VM: thin shells around the pure state machines, an outbox, and what starts and stops them.
+//!
+//! ```text
+//!  Mailbox ──▶ ExtentManager ──▶ BackendRegistry ──▶ WindowMapper      asks
+//!     ▲  └────────────┬──────────────────────────────────┘
+//!   Face          Recorder ──▶ journal ──▶ Outbox ──▶ registers, interrupts, answers, notices
+//! ```
+//!
+//! Start with [`start`] and [`Vm`]; the one path of an operation is `ExtentManager::operate`. Deliberately absent: QMP,
+//! and every decision; those are in the device.
+#![forbid(unsafe_code)]
+
+mod backend_registry;
+mod bus;
+mod effect;
+mod extent_manager;
+mod fatal;
+mod gate;
+mod guest_vcpu;
+mod host_memory;
+mod mailbox;
+mod outbox;
+mod read;
+mod recorder;
+mod sink;
+mod start;
+mod vm;
+mod window_mapper;
+
+pub use bus::GuestBus;
+pub use effect::NoticeListener;
+pub use fatal::{Fatal, Stopped};
+pub use guest_vcpu::{Guest, GuestProgram};
+pub use start::{JournalPlace, Object, StartError, StartOptions, Started, start};
+pub use vm::{RequestError, RunState, Vm};

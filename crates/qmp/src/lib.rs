@@ -1,1 +1,41 @@
-//! Purpose to be written by its first code.
+//! The control plane's protocol: QMP, as any QMP client speaks it.
+//!
+//! ```text
+//!  socket ─▶ json ─▶ request ─▶ check ─▶ Service ─▶ the commands
+//!                                 ▲         │
+//!                              schema       ▼
+//!  socket ◀──────── outgoing ◀── print ◀─ answers, events
+//! ```
+//!
+//! [`Server`] listens and keeps the connections; whoever implements [`Service`] has the commands, as
+//! [`VmService`] does. Input is hostile until it has
+//! passed `check`: everything before that has a named limit and an answer when it is reached. Deliberately absent: out-of-band
+//! execution, and a monitor for people.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod commands;
+mod connection;
+mod error;
+mod events;
+pub mod json;
+mod listen;
+mod outgoing;
+mod print;
+mod request;
+pub mod schema;
+mod server;
+mod service;
+mod strict;
+
+pub use check::{Checked, check};
+pub use commands::{EVENTS, VmService, notice_event};
+pub use connection::{BACKLOG_LIMIT_BYTES, HELD_OUTPUT_BYTES};
+pub use error::{ErrorClass, QmpError};
+pub use events::EventSender;
+pub use listen::{ListenError, ListenSpec, ListenSpecError};
+pub use outgoing::OUTPUT_LIMIT_BYTES;
+pub use request::{Refused, Request};
+pub use server::{CLIENT_LIMIT, SHUTDOWN_LIMIT_MS, Server};
+pub use service::Service;

@@ -146,6 +146,6 @@ fn list(ranges: &[DpaRange]) -> String {
 /// A length in the largest unit that divides it, powers of 1024.
 fn size(len_bytes: u64) -> String {
     let units = [("T", 40), ("G", 30), ("M", 20), ("K", 10)];
-    let fit = units.into_iter().find(|(_, shift)| len_bytes > 0 && len_bytes % (1 << shift) == 0);
+    let fit = units.into_iter().find(|(_, shift)| len_bytes > 0 && len_bytes.is_multiple_of(1 << shift));
     fit.map_or_else(|| len_bytes.to_string(), |(unit, shift)| format!("{}{unit}", len_bytes >> shift))
 }

@@ -1,0 +1,179 @@
+//! The gate between the in-process guest and everything that it touches: where it is paused, rebooted and stopped.
+//!
+//! ```text
+//!            pause                    stop
+//!  running ─────────▶ paused ─────┐
+//!     ▲   ◀─────────    │         ▼
+//!     │      run        └────▶ stopped
+//! ```
+//!
+//! Every access of the guest passes; a paused guest parks in front of its next access, so that whatever it has begun is
+//! complete. A reset ends the boot under way at once (its accesses read all ones) and holds the next one back until
+//! the registers are as at power-on.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What the guest may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Running,
+    Paused,
+    Stopped,
+}
+
+/// Whether an access may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// It may.
+    Go,
+    /// Its boot is over: it reads all ones.
+    BootOver,
+}
+
+/// A boot of the guest, counted from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Boot(u64);
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    boot: Boot,
+    /// Resets under way; no boot begins while there is one.
+    resets: u32,
+    interrupts: u64,
+}
+
+/// The gate.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        let state = State { mode: Mode::Running, boot: Boot(0), resets: 0, interrupts: 0 };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Waits out a pause.
+    pub(crate) fn pass(&self, boot: Boot) -> Pass {
+        let paused = |state: &mut State| state.mode == Mode::Paused && state.boot == boot;
+        let state = self.changed.wait_while(self.lock(), paused).unwrap_or_else(PoisonError::into_inner);
+        if state.mode == Mode::Stopped || state.boot != boot { Pass::BootOver } else { Pass::Go }
+    }
+
+    /// Waits until a boot other than `last` may begin; `None` when the guest must end.
+    pub(crate) fn next_boot(&self, last: Option<Boot>) -> Option<Boot> {
+        let not_yet = |state: &mut State| {
+            state.mode != Mode::Stopped && (state.resets > 0 || Some(state.boot) == last || state.mode == Mode::Paused)
+        };
+        let state = self.changed.wait_while(self.lock(), not_yet).unwrap_or_else(PoisonError::into_inner);
+        (state.mode != Mode::Stopped).then_some(state.boot)
+    }
+
+    /// The boot under way.
+    pub(crate) fn boot(&self) -> Boot {
+        self.lock().boot
+    }
+
+    /// Interrupt messages so far.
+    pub(crate) fn interrupts(&self) -> u64 {
+        self.lock().interrupts
+    }
+
+    /// Waits until there are more interrupts than `seen`, the boot is over, or `timeout` has passed.
+    pub(crate) fn wait_interrupt(&self, boot: Boot, seen: u64, timeout: Duration) {
+        let nothing = |state: &mut State| state.mode != Mode::Stopped && state.boot == boot && state.interrupts == seen;
+        drop(self.changed.wait_timeout_while(self.lock(), timeout, nothing));
+    }
+
+    /// An interrupt message arrived.
+    pub(crate) fn interrupt(&self) {
+        self.change(|state| state.interrupts += 1);
+    }
+
+    pub(crate) fn run(&self) {
+        self.change_mode(Mode::Paused, Mode::Running);
+    }
+
+    pub(crate) fn pause(&self) {
+        self.change_mode(Mode::Running, Mode::Paused);
+    }
+
+    /// Ends the boot under way; the next begins when as many resets have ended as have begun.
+    pub(crate) fn reset_begins(&self) {
+        self.change(|state| {
+            state.boot.0 += 1;
+            state.resets += 1;
+        });
+    }
+
+    pub(crate) fn reset_ends(&self) {
+        self.change(|state| state.resets = state.resets.saturating_sub(1));
+    }
+
+    pub(crate) fn stop(&self) {
+        self.change(|state| state.mode = Mode::Stopped);
+    }
+
+    fn change_mode(&self, from: Mode, to: Mode) {
+        self.change(|state| {
+            if state.mode == from {
+                state.mode = to;
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_reset_ends_the_boot_and_holds_the_next_one_back() {
+        let gate = Arc::new(Gate::new());
+        let first = gate.next_boot(None).expect("a boot");
+        assert_eq!(gate.pass(first), Pass::Go);
+        gate.reset_begins();
+        assert_eq!(gate.pass(first), Pass::BootOver);
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.next_boot(Some(first)))
+        };
+        gate.reset_ends();
+        let second = waiting.join().expect("no panic").expect("a boot");
+        assert_ne!(second, first);
+        assert_eq!(gate.pass(second), Pass::Go);
+    }
+
+    #[test]
+    fn a_paused_guest_parks_until_it_runs_or_stops() {
+        let gate = Arc::new(Gate::new());
+        let boot = gate.boot();
+        gate.pause();
+        let parked = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || (gate.pass(boot), gate.pass(boot)))
+        };
+        gate.run();
+        assert_eq!(parked.join().expect("no panic"), (Pass::Go, Pass::Go));
+        gate.stop();
+        gate.run();
+        assert_eq!(gate.pass(boot), Pass::BootOver, "stopped is for good");
+        assert_eq!(gate.next_boot(None), None);
+    }
+}

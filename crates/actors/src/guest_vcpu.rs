@@ -1,0 +1,157 @@
+//! The actor GuestVcpu: the guest's thread and its lifecycle, one per VM.
+//!
+//! In this build the guest is a driver inside this process. Its thread never asks an actor: it touches registers and
+//! memory through the bus, and the gate on the bus is where it is paused, rebooted and stopped.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use driver::{Host, Policy};
+use kameo::Actor;
+use kameo::actor::{ActorRef, Spawn, WeakActorRef};
+use kameo::error::ActorStopReason;
+use kameo::mailbox::unbounded;
+use kameo::message::{Context, Message};
+
+use crate::bus::GuestBus;
+use crate::gate::{Boot, Gate};
+use crate::read::Read;
+use crate::vm::RunState;
+
+/// How long the guest sleeps without an interrupt before it looks by itself: a lost interrupt is a delay, not a hang.
+const WATCHDOG: Duration = Duration::from_secs(1);
+
+/// What runs as the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestProgram {
+    /// Nothing.
+    None,
+    /// The driver, in this process, answering by a policy.
+    Driver(Policy),
+}
+
+/// How the guest fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guest {
+    /// It has not found its device yet.
+    Booting,
+    /// It serves events.
+    Serving {
+        /// Extents that it holds.
+        extents: usize,
+    },
+    /// It gave up until the next reset.
+    Failed(String),
+}
+
+impl fmt::Display for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Booting => f.write_str("booting"),
+            Self::Serving { extents } => write!(f, "serving events, holding {extents} extents"),
+            Self::Failed(reason) => write!(f, "failed until the next reset: {reason}"),
+        }
+    }
+}
+
+/// The guest's thread, and what it last said of itself.
+pub(crate) struct GuestVcpu {
+    gate: Arc<Gate>,
+    thread: Option<JoinHandle<()>>,
+    says: Arc<Mutex<Option<Guest>>>,
+}
+
+/// Let the guest run, or stand still.
+pub(crate) struct Run(pub(crate) RunState);
+
+impl Actor for GuestVcpu {
+    type Args = Self;
+    type Error = kameo::error::Infallible;
+
+    async fn on_start(args: Self, _: ActorRef<Self>) -> Result<Self, Self::Error> {
+        Ok(args)
+    }
+
+    async fn on_stop(&mut self, _: WeakActorRef<Self>, _: ActorStopReason) -> Result<(), Self::Error> {
+        self.gate.stop();
+        if let Some(thread) = self.thread.take() {
+            // The thread leaves at its next access; a panic in it has been printed and harms nobody else.
+            tokio::task::spawn_blocking(move || thread.join().ok()).await.ok();
+        }
+        Ok(())
+    }
+}
+
+impl GuestVcpu {
+    /// Spawns the actor with its guest, which begins its first boot when `gate` lets it.
+    pub(crate) fn spawn_for(program: GuestProgram, bus: &GuestBus) -> ActorRef<Self> {
+        let says = Arc::new(Mutex::new(None));
+        let thread = match program {
+            GuestProgram::None => None,
+            GuestProgram::Driver(policy) => {
+                let (bus, says) = (bus.clone(), Arc::clone(&says));
+                thread::Builder::new().name("guest".into()).spawn(move || run(&bus, policy, &says)).ok()
+            }
+        };
+        Self::spawn_with_mailbox(Self { gate: Arc::clone(bus.gate()), thread, says }, unbounded())
+    }
+}
+
+impl Message<Run> for GuestVcpu {
+    type Reply = ();
+
+    async fn handle(&mut self, Run(to): Run, _: &mut Context<Self, ()>) {
+        match to {
+            RunState::Running => self.gate.run(),
+            RunState::Paused => self.gate.pause(),
+        }
+    }
+}
+
+impl<T: Send + 'static> Message<Read<Option<Guest>, T>> for GuestVcpu {
+    type Reply = ();
+
+    async fn handle(&mut self, message: Read<Option<Guest>, T>, _: &mut Context<Self, ()>) {
+        let seen = (message.question)(&self.says.lock().unwrap_or_else(PoisonError::into_inner));
+        // What a guest says of itself is no decision: it waits for no record. An asker that is gone wants no answer.
+        message.answer.send(seen).ok();
+    }
+}
+
+/// The guest's thread: one boot after the other.
+fn run(bus: &GuestBus, policy: Policy, says: &Mutex<Option<Guest>>) {
+    let say = |guest| *says.lock().unwrap_or_else(PoisonError::into_inner) = Some(guest);
+    let mut last = None;
+    say(Guest::Booting);
+    while let Some(boot) = bus.gate().next_boot(last) {
+        say(Guest::Booting);
+        if let Err(reason) = serve(&mut bus.in_boot(boot), boot, policy, &say) {
+            tracing::warn!("guest: {reason}");
+            say(Guest::Failed(reason));
+        }
+        last = Some(boot);
+    }
+}
+
+/// One boot: finds the device, makes a region of all its capacity, and answers events until the boot is over.
+fn serve(bus: &mut GuestBus, boot: Boot, policy: Policy, say: &dyn Fn(Guest)) -> Result<(), String> {
+    let map = bus.platform_map();
+    let over = |bus: &GuestBus| bus.gate().pass(boot) == crate::gate::Pass::BootOver;
+    let mut host = match Host::probe(bus, &map, policy) {
+        Ok(host) => host,
+        Err(_) if over(bus) => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    loop {
+        let seen = bus.interrupts();
+        let served = host.on_interrupt(bus);
+        if over(bus) {
+            return Ok(());
+        }
+        served.map_err(|error| error.to_string())?;
+        say(Guest::Serving { extents: host.extents().len() });
+        bus.wait_interrupt(seen, WATCHDOG);
+    }
+}

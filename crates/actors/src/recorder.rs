@@ -1,0 +1,108 @@
+//! The recorder: decide and append as one step, inside the journal's critical section.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use device::config::DeviceIndex;
+use device::operation::{Answers, Decision, HostOutcome, Input, Reply};
+use device::{Seq, Stamp};
+use journal::Journal;
+use journal::record::{Origin, Record, RecordedReply};
+use replay::panic_message;
+
+use crate::fatal::{Fatal, FatalFlag, Stopped};
+
+/// What every actor records with.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    journal: Journal,
+    fatal: FatalFlag,
+}
+
+/// A record before its decision.
+pub(crate) struct Draft {
+    pub(crate) device: DeviceIndex,
+    pub(crate) origin: Origin,
+    pub(crate) input: Input,
+    pub(crate) outcomes: Vec<HostOutcome>,
+    pub(crate) answers: Answers,
+}
+
+impl Draft {
+    /// An input that needs neither host work nor other actors.
+    pub(crate) fn alone(device: DeviceIndex, origin: Origin, input: Input) -> Self {
+        Self { device, origin, input, outcomes: Vec::new(), answers: Answers::default() }
+    }
+}
+
+impl Recorder {
+    pub(crate) fn new(journal: Journal, fatal: FatalFlag) -> Self {
+        Self { journal, fatal }
+    }
+
+    /// Decides and appends. Awaits nothing; what the decision causes must wait for the returned sequence.
+    pub(crate) fn record(
+        &self,
+        draft: Draft,
+        decide: impl FnOnce(Stamp, &Answers) -> Decision,
+    ) -> Result<(Stamp, Decision), Stopped> {
+        let Draft { device, origin, input, outcomes, answers } = draft;
+        let appended = self.journal.append(|stamp| {
+            let decided = catch(|| decide(stamp, &answers));
+            let (facts, reply, outcome) = match decided {
+                Ok(Decision { facts, reply }) => (facts, RecordedReply::of(&reply), Ok(reply)),
+                Err(message) => (Vec::new(), RecordedReply::Panicked(message.clone()), Err(message)),
+            };
+            let operation = stamp.seq;
+            let record = Record { stamp, device, operation, origin, input, outcomes, answers, facts, reply };
+            (record.to_bytes(), outcome.map(|reply| Decision { facts: record.facts, reply }))
+        });
+        match appended {
+            Ok((stamp, Ok(decision))) => Ok((stamp, decision)),
+            Ok((stamp, Err(message))) => Err(self.panicked_at(stamp.seq, message)),
+            Err(closed) => {
+                Err(self.fatal.raise(Fatal::Journal { last_durable: closed.last_durable, reason: closed.to_string() }))
+            }
+        }
+    }
+
+    /// Runs a pure step before the decision; its panic is recorded as the decision's would be.
+    pub(crate) fn before<T>(&self, draft: impl FnOnce() -> Draft, step: impl FnOnce() -> T) -> Result<T, Stopped> {
+        catch(step).map_err(|message| {
+            let panic_again = |_: Stamp, _: &Answers| -> Decision { std::panic::panic_any(message.clone()) };
+            match self.record(draft(), panic_again) {
+                Err(stopped) => stopped,
+                Ok(_) => Stopped,
+            }
+        })
+    }
+
+    /// An actor that should answer is gone.
+    pub(crate) fn actor_gone(&self, actor: &'static str) -> Stopped {
+        self.fatal.raise(Fatal::ActorGone { actor })
+    }
+
+    /// What is mapped is not what the state says, and cannot be made so.
+    pub(crate) fn cannot_undo(&self, reason: String) -> Stopped {
+        self.fatal.raise(Fatal::Mapping { reason })
+    }
+
+    fn panicked_at(&self, seq: Seq, message: String) -> Stopped {
+        // The record is the best bug report there is: it must not be lost with the process. Where it cannot be kept,
+        // the journal has raised its own alarm.
+        self.journal.flush().ok();
+        self.fatal.raise(Fatal::Panicked { seq, message })
+    }
+}
+
+/// The command reply of a decision on a command.
+pub(crate) fn command_reply(reply: Reply) -> device::operation::CommandReply {
+    match reply {
+        Reply::Command(reply) => reply,
+        // A command is decided with a command's reply; anything else would be a hole in `decide`.
+        other => unreachable!("a command was decided with {other:?}"),
+    }
+}
+
+fn catch<T>(step: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(|panic| panic_message(&*panic))
+}

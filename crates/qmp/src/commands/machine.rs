@@ -1,0 +1,125 @@
+//! Commands that concern the VM as a whole.
+
+use actors::{RunState, Vm};
+use serde_json::{Value, json};
+
+use super::nothing;
+use crate::error::QmpError;
+use crate::events::EventSender;
+use crate::schema::{Argument, CommandSchema, EMPTY, EventSchema, Kind, Presence, StructSchema};
+
+const fn member(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
+    Argument { name, kind, presence: Presence::Required, doc }
+}
+
+/// A command without arguments.
+const fn bare(name: &'static str, doc: &'static str, returns: Kind) -> CommandSchema {
+    CommandSchema { name, doc, arguments: &[], returns, features: &[] }
+}
+
+static VERSION_TRIPLE: StructSchema = StructSchema {
+    name: "VersionTriple",
+    doc: "A version.",
+    members: &[
+        member("major", Kind::Int, "Major."),
+        member("minor", Kind::Int, "Minor."),
+        member("micro", Kind::Int, "Micro."),
+    ],
+};
+
+static VERSION_INFO: StructSchema = StructSchema {
+    name: "VersionInfo",
+    doc: "The version of the program.",
+    members: &[
+        member("qemu", Kind::Object(&VERSION_TRIPLE), "The QEMU whose commands and schemas are spoken."),
+        member("package", Kind::Str, "The program and its own version."),
+    ],
+};
+
+static COMMAND_INFO: StructSchema =
+    StructSchema { name: "CommandInfo", doc: "A command.", members: &[member("name", Kind::Str, "Its name.")] };
+static COMMAND_INFO_KIND: Kind = Kind::Object(&COMMAND_INFO);
+
+static STATUS_INFO: StructSchema = StructSchema {
+    name: "StatusInfo",
+    doc: "Whether the VM runs.",
+    members: &[
+        member("running", Kind::Bool, "Whether clock and guest run."),
+        member("status", Kind::Str, "`running` or `paused`."),
+    ],
+};
+
+pub(super) const QUERY_VERSION: CommandSchema =
+    bare("query-version", "Returns the version of the program.", Kind::Object(&VERSION_INFO));
+pub(super) const QUERY_COMMANDS: CommandSchema =
+    bare("query-commands", "Returns the names of all commands.", Kind::List(&COMMAND_INFO_KIND));
+pub(super) const QUERY_STATUS: CommandSchema =
+    bare("query-status", "Returns whether the VM runs.", Kind::Object(&STATUS_INFO));
+pub(super) const STOP: CommandSchema =
+    bare("stop", "Stops the VM clock and the guest. Requests are still served.", Kind::Object(&EMPTY));
+pub(super) const CONT: CommandSchema = bare("cont", "Lets clock and guest run again.", Kind::Object(&EMPTY));
+pub(super) const SYSTEM_RESET: CommandSchema = bare(
+    "system_reset",
+    "Conventional reset: accepted extents stay; the DC event log is cleared; offers that the host has not answered are \
+     withdrawn (rejected, reason reset); decoders, interrupt policy and registers are as at power-on; the guest boots.",
+    Kind::Object(&EMPTY),
+);
+pub(super) const QUIT: CommandSchema =
+    bare("quit", "Ends the program when everything is durable.", Kind::Object(&EMPTY));
+
+const fn event(name: &'static str, doc: &'static str, data: &'static [Argument]) -> EventSchema {
+    EventSchema { name, doc, data, features: &[] }
+}
+
+pub(super) const STOPPED: EventSchema = event("STOP", "The VM was stopped.", &[]);
+pub(super) const RESUMED: EventSchema = event("RESUME", "The VM runs again.", &[]);
+pub(super) const RESET: EventSchema = event(
+    "RESET",
+    "The VM was reset.",
+    &[
+        member("guest", Kind::Bool, "Whether the guest asked for it."),
+        member("reason", Kind::Str, "Who asked, in QEMU's words."),
+    ],
+);
+pub(super) const SHUTDOWN: EventSchema = event(
+    "SHUTDOWN",
+    "The program is about to end.",
+    &[
+        member("guest", Kind::Bool, "Whether the guest asked for it."),
+        member("reason", Kind::Str, "Who asked, in QEMU's words."),
+    ],
+);
+
+/// The version object of the greeting and of `query-version`.
+pub(super) fn version() -> Value {
+    json!({"qemu": {"micro": 0, "minor": 1, "major": 11}, "package": concat!("dcd ", env!("CARGO_PKG_VERSION"))})
+}
+
+pub(super) fn query_commands(commands: &[CommandSchema]) -> Value {
+    commands.iter().map(|command| json!({"name": command.name})).collect()
+}
+
+pub(super) fn query_status(vm: &Vm) -> Value {
+    match vm.run_state() {
+        RunState::Running => json!({"running": true, "status": "running"}),
+        RunState::Paused => json!({"running": false, "status": "paused"}),
+    }
+}
+
+pub(super) fn set_run_state(vm: &Vm, to: RunState, events: &EventSender) -> Result<Value, QmpError> {
+    if vm.run_state() != to {
+        vm.set_run_state(to)?;
+        events.send(if to == RunState::Paused { STOPPED.name } else { RESUMED.name }, Value::Null);
+    }
+    Ok(nothing())
+}
+
+pub(super) async fn system_reset(vm: &Vm, events: &EventSender) -> Result<Value, QmpError> {
+    vm.system_reset().await?;
+    events.send(RESET.name, json!({"guest": false, "reason": "host-qmp-system-reset"}));
+    Ok(nothing())
+}
+
+pub(super) fn tell_shutdown(events: &EventSender) {
+    events.send(SHUTDOWN.name, json!({"guest": false, "reason": "host-qmp-quit"}));
+}

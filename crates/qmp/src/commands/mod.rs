@@ -1,0 +1,142 @@
+//! The commands of a VM, over its actors.
+//!
+//! ```text
+//!  machine   query-version … quit            the VM as a whole
+//!  objects   object-add … query-memdev       backends and the QOM tree
+//!  capacity  cxl-… , query-cxl-…             dynamic capacity
+//!  notices   CXL_DYNAMIC_CAPACITY_…          what is told without being asked
+//! ```
+//!
+//! A command is its schema and one function. Deliberately absent: decisions. What a request may do is for the device
+//! to say; here it is only read and its answer written.
+
+mod arguments;
+mod capacity;
+mod machine;
+mod notices;
+mod objects;
+mod path;
+
+use actors::{RequestError, Vm};
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use crate::error::QmpError;
+use crate::events::EventSender;
+use crate::schema::{CommandSchema, EventSchema, QMP_CAPABILITIES};
+use crate::service::Service;
+
+pub use notices::notice_event;
+
+/// The commands of one VM.
+pub struct VmService {
+    vm: Vm,
+    quit: Notify,
+}
+
+/// Every command, in the order in which `query-commands` and the documentation list them.
+static COMMANDS: [CommandSchema; 18] = [
+    QMP_CAPABILITIES,
+    machine::QUERY_VERSION,
+    machine::QUERY_COMMANDS,
+    machine::QUERY_STATUS,
+    machine::STOP,
+    machine::CONT,
+    machine::SYSTEM_RESET,
+    machine::QUIT,
+    objects::OBJECT_ADD,
+    objects::OBJECT_DEL,
+    objects::QOM_LIST,
+    objects::QOM_GET,
+    objects::QOM_LIST_GET,
+    objects::QUERY_MEMDEV,
+    capacity::ADD,
+    capacity::RELEASE,
+    capacity::STATUS,
+    capacity::QUERY,
+];
+
+/// Every event.
+pub static EVENTS: [EventSchema; 9] = [
+    notices::OFFERED,
+    notices::ACCEPTED,
+    notices::REJECTED,
+    notices::RELEASE_REQUESTED,
+    notices::RELEASED,
+    machine::STOPPED,
+    machine::RESUMED,
+    machine::RESET,
+    machine::SHUTDOWN,
+];
+
+impl VmService {
+    /// The commands of `vm`.
+    pub fn new(vm: Vm) -> Self {
+        Self { vm, quit: Notify::new() }
+    }
+
+    /// Returns when a client has asked to quit. Its answer is on its way.
+    pub async fn quit_requested(&self) {
+        self.quit.notified().await;
+    }
+}
+
+impl Service for VmService {
+    fn greeting(&self) -> Value {
+        machine::version()
+    }
+
+    fn commands(&self) -> &'static [CommandSchema] {
+        &COMMANDS
+    }
+
+    async fn call(
+        &self,
+        command: &'static CommandSchema,
+        arguments: Map<String, Value>,
+        events: &EventSender,
+    ) -> Result<Value, QmpError> {
+        let (vm, given) = (&self.vm, &arguments);
+        match command.name {
+            "query-version" => Ok(machine::version()),
+            "query-commands" => Ok(machine::query_commands(&COMMANDS)),
+            "query-status" => Ok(machine::query_status(vm)),
+            "stop" => machine::set_run_state(vm, actors::RunState::Paused, events),
+            "cont" => machine::set_run_state(vm, actors::RunState::Running, events),
+            "system_reset" => machine::system_reset(vm, events).await,
+            "quit" => {
+                machine::tell_shutdown(events);
+                self.quit.notify_one();
+                Ok(nothing())
+            }
+            "object-add" => objects::object_add(vm, given).await,
+            "object-del" => objects::object_del(vm, given).await,
+            "qom-list" => objects::qom_list(vm, given).await,
+            "qom-get" => objects::qom_get(vm, given).await,
+            "qom-list-get" => objects::qom_list_get(vm, given).await,
+            "query-memdev" => objects::query_memdev(vm).await,
+            "cxl-add-dynamic-capacity" => capacity::add(vm, given).await,
+            "cxl-release-dynamic-capacity" => capacity::release(vm, given).await,
+            "cxl-release-dynamic-capacity-status" => capacity::status(vm, given).await,
+            "query-cxl-dynamic-capacity" => capacity::query(vm, given).await,
+            unknown => Err(QmpError::generic(format!("{unknown} is listed and not built: this is a bug"))),
+        }
+    }
+}
+
+/// What a command returns that has nothing to say.
+fn nothing() -> Value {
+    Value::Object(Map::new())
+}
+
+impl From<RequestError> for QmpError {
+    fn from(error: RequestError) -> Self {
+        Self::generic(error.to_string())
+    }
+}
+
+impl From<actors::Stopped> for QmpError {
+    fn from(error: actors::Stopped) -> Self {
+        Self::generic(error.to_string())
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole program: its binary at a shell and a socket, and its actors with a guest in this process.
+
+mod defects;
+mod demo;
+mod kill;
+mod program;
+mod qmp;
+mod resume;
+mod traffic;
+mod verbs;
+mod vm;
