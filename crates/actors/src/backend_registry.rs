@@ -27,7 +27,8 @@ pub(crate) struct BackendRegistry {
     pub(crate) outbox: Outbox,
     pub(crate) state: backends::State,
     pub(crate) memories: BTreeMap<String, Arc<HostMemory>>,
-    pub(crate) last: Seq,
+    /// The record of the last fact: what was said since waits for it, and for nothing younger.
+    pub(crate) last_fact: Seq,
 }
 
 /// The registry's own input. The asking edge has done the host work.
@@ -76,7 +77,9 @@ impl Message<Register> for BackendRegistry {
         };
         let decide = |_: Stamp, _: &_| backends_decision(self.state.decide(&self.config, &input, &outcomes));
         let Ok((stamp, decision)) = self.recorder.record(draft, decide) else { return };
-        self.last = stamp.seq;
+        if !decision.facts.is_empty() {
+            self.last_fact = stamp.seq;
+        }
         for fact in &decision.facts {
             if let AnyFact::Backends(fact) = fact {
                 self.make_true(stamp, fact, memory.as_ref().and_then(|made| made.as_ref().ok()));
@@ -86,7 +89,7 @@ impl Message<Register> for BackendRegistry {
             Reply::Refused(refusal) => Err(refusal),
             _ => Ok(stamp.seq),
         };
-        self.outbox.push(stamp.seq, Effect::answer(answer, reply));
+        self.outbox.push(self.last_fact, Effect::answer(answer, reply));
     }
 }
 
@@ -132,7 +135,7 @@ impl Message<PrepareBackends> for BackendRegistry {
             asker.send(BackendTicket { answer, memories, commit });
         }
         if let Ok((stamp, facts)) = committed.await {
-            self.last = stamp.seq;
+            self.last_fact = stamp.seq;
             facts.iter().for_each(|fact| self.make_true(stamp, fact, None));
         }
         delegated
@@ -144,7 +147,7 @@ impl Message<MemoryOf> for BackendRegistry {
 
     async fn handle(&mut self, message: MemoryOf, _: &mut Context<Self, ()>) {
         let memory = self.memories.get(&message.id).cloned();
-        self.outbox.push(self.last, Effect::answer(message.answer, memory));
+        self.outbox.push(self.last_fact, Effect::answer(message.answer, memory));
     }
 }
 
@@ -153,6 +156,6 @@ impl<T: Send + 'static> Message<Read<backends::State, T>> for BackendRegistry {
 
     async fn handle(&mut self, message: Read<backends::State, T>, _: &mut Context<Self, ()>) {
         let seen = (message.question)(&self.state);
-        self.outbox.push(self.last, Effect::answer(message.answer, seen));
+        self.outbox.push(self.last_fact, Effect::answer(message.answer, seen));
     }
 }

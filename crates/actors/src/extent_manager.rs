@@ -38,7 +38,8 @@ pub(crate) struct ExtentManager {
     pub(crate) mapper: ActorRef<WindowMapper>,
     pub(crate) mailbox: ActorRef<Mailbox>,
     pub(crate) state: extents::State,
-    pub(crate) last: Seq,
+    /// The record of the last fact: what was said since waits for it, and for nothing younger.
+    pub(crate) last_fact: Seq,
 }
 
 /// An operator's request.
@@ -57,6 +58,8 @@ pub(crate) struct Operate {
 #[derive(kameo::Reply)]
 pub(crate) struct Operated {
     pub(crate) stamp: Stamp,
+    /// The record of the last fact: the reply leaves when that is durable.
+    pub(crate) after: Seq,
     pub(crate) reply: Reply,
     /// The facts that are the mailbox's.
     pub(crate) mailbox_facts: Vec<mailbox::Fact>,
@@ -79,7 +82,7 @@ impl Message<Request> for ExtentManager {
             Reply::Refused(refusal) => Err(refusal),
             _ => Ok(seq),
         };
-        self.outbox.push(seq, Effect::answer(message.answer, reply));
+        self.outbox.push(operated.after, Effect::answer(message.answer, reply));
     }
 }
 
@@ -96,7 +99,7 @@ impl<T: Send + 'static> Message<Read<extents::State, T>> for ExtentManager {
 
     async fn handle(&mut self, message: Read<extents::State, T>, _: &mut Context<Self, ()>) {
         let seen = (message.question)(&self.state);
-        self.outbox.push(self.last, Effect::answer(message.answer, seen));
+        self.outbox.push(self.last_fact, Effect::answer(message.answer, seen));
     }
 }
 
@@ -109,7 +112,9 @@ impl ExtentManager {
         let draft = Draft { answers, ..draft(input) };
         let (stamp, decision) =
             self.recorder.record(draft, |stamp, answers| self.state.decide(stamp, plan, answers))?;
-        self.last = stamp.seq;
+        if !decision.facts.is_empty() {
+            self.last_fact = stamp.seq;
+        }
         Ok(self.commit(stamp, decision, tickets))
     }
 
@@ -156,7 +161,7 @@ impl ExtentManager {
             self.state.evolve(stamp, fact);
         }
         self.tell(stamp, was_empty, &own);
-        Operated { stamp, reply: decision.reply, mailbox_facts }
+        Operated { stamp, after: self.last_fact, reply: decision.reply, mailbox_facts }
     }
 
     /// What leaves because of facts: the event status bit, an interrupt, notices.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use device::config::{DeviceConfig, DeviceIndex};
 use device::mailbox::{self, Fact, Input, Route};
 use device::operation::{Fact as AnyFact, Input as AnyInput, Reply};
-use device::{Seq, Stamp, extents};
+use device::{Seq, extents};
 use journal::record::Origin;
 use kameo::Actor;
 use kameo::actor::ActorRef;
@@ -31,7 +31,8 @@ pub(crate) struct Mailbox {
     pub(crate) face: Arc<Face>,
     pub(crate) extents: ActorRef<ExtentManager>,
     pub(crate) state: mailbox::State,
-    pub(crate) last: Seq,
+    /// The record of the last fact: what was said since waits for it, and for nothing younger.
+    pub(crate) last_fact: Seq,
 }
 
 /// The doorbell rang.
@@ -60,13 +61,13 @@ impl Message<Doorbell> for Mailbox {
         let decided = match mailbox::route(&self.config, opcode, declared_len_bytes, &payload) {
             Route::Extents => {
                 let input = extents::Input::Command { opcode, payload };
-                self.ask_extents(Origin::Guest, input).await.map(|operated| (operated.stamp, operated.reply))
+                self.ask_extents(Origin::Guest, input).await.map(|operated| (operated.after, operated.reply))
             }
             Route::Mailbox => self.decide(Origin::Guest, Input::Doorbell { opcode, declared_len_bytes, payload }),
         };
-        let Ok((stamp, reply)) = decided else { return };
+        let Ok((after, reply)) = decided else { return };
         let (face, reply) = (Arc::clone(&self.face), command_reply(reply));
-        self.outbox.push(stamp.seq, Effect::Complete { face, opcode, reply });
+        self.outbox.push(after, Effect::Complete { face, opcode, reply });
     }
 }
 
@@ -95,7 +96,7 @@ impl Message<Reset> for Mailbox {
     async fn handle(&mut self, message: Reset, _: &mut Context<Self, ()>) {
         let Ok(operated) = self.ask_extents(message.origin, extents::Input::Reset).await else { return };
         let seq = operated.stamp.seq;
-        self.last = seq;
+        self.last_fact = seq;
         operated.mailbox_facts.iter().for_each(|fact| self.state.evolve(fact));
         let (face, mailbox) = (Arc::clone(&self.face), Box::new(self.state.clone()));
         self.outbox.push(seq, Effect::Reset { face, mailbox });
@@ -108,7 +109,7 @@ impl<T: Send + 'static> Message<Read<mailbox::State, T>> for Mailbox {
 
     async fn handle(&mut self, message: Read<mailbox::State, T>, _: &mut Context<Self, ()>) {
         let seen = (message.question)(&self.state);
-        self.outbox.push(self.last, Effect::answer(message.answer, seen));
+        self.outbox.push(self.last_fact, Effect::answer(message.answer, seen));
     }
 }
 
@@ -118,16 +119,19 @@ impl Mailbox {
         self.extents.ask(Operate { origin, input }).await.map_err(|_| self.recorder.actor_gone("ExtentManager"))
     }
 
-    fn decide(&mut self, origin: Origin, input: Input) -> Result<(Stamp, Reply), Stopped> {
+    /// The reply, and the record after which it may leave: that of the last fact.
+    fn decide(&mut self, origin: Origin, input: Input) -> Result<(Seq, Reply), Stopped> {
         let draft = Draft::alone(self.device, origin, AnyInput::Mailbox(input.clone()));
         let (stamp, decision) = self.recorder.record(draft, |_, _| self.state.decide(&self.config, &input))?;
-        self.last = stamp.seq;
+        if !decision.facts.is_empty() {
+            self.last_fact = stamp.seq;
+        }
         for fact in &decision.facts {
             if let AnyFact::Mailbox(fact) = fact {
                 self.make_true(fact);
             }
         }
-        Ok((stamp, decision.reply))
+        Ok((self.last_fact, decision.reply))
     }
 
     fn make_true(&mut self, fact: &Fact) {

@@ -416,7 +416,7 @@ fn spawn(
         outbox: outbox.clone(),
         state: backends,
         memories,
-        last,
+        last_fact: last,
     });
     let faces: Vec<_> = actors.iter().map(|device| Arc::clone(&device.face)).collect();
     let ram = guest_memory(config.memory_bytes)?;
@@ -470,7 +470,7 @@ impl World<'_> {
             face: Arc::clone(&face),
             window: Arc::clone(self.window),
             state: state.windows,
-            last,
+            last_fact: last,
         };
         windows.reconcile(memories).map_err(StartError::Mapping)?;
         mapper.spawn(windows);
@@ -486,7 +486,7 @@ impl World<'_> {
             mapper: mapper_ref.clone(),
             mailbox: mailbox_ref.clone(),
             state: state.extents,
-            last,
+            last_fact: last,
         });
         mailbox.spawn(Mailbox {
             device,
@@ -496,7 +496,7 @@ impl World<'_> {
             face: Arc::clone(&face),
             extents: extents_ref.clone(),
             state: state.mailbox,
-            last,
+            last_fact: last,
         });
         Ok(DeviceActors { mailbox: mailbox_ref, extents: extents_ref, mapper: mapper_ref, face })
     }

@@ -32,7 +32,8 @@ pub(crate) struct WindowMapper {
     pub(crate) face: Arc<Face>,
     pub(crate) window: Arc<Window>,
     pub(crate) state: windows::State,
-    pub(crate) last: Seq,
+    /// The record of the last fact.
+    pub(crate) last_fact: Seq,
 }
 
 /// The extent manager's question. The mapper holds still until the ticket is committed or dropped.
@@ -151,7 +152,7 @@ impl Message<PrepareWindows> for WindowMapper {
         }
         match committed.await {
             Ok((stamp, facts)) => {
-                self.last = stamp.seq;
+                self.last_fact = stamp.seq;
                 facts.iter().for_each(|fact| self.state.evolve(stamp, fact));
             }
             Err(_) => self.undo(undo),
@@ -170,7 +171,7 @@ impl Message<DecoderWrite> for WindowMapper {
             reply: Reply::Done,
         };
         let Ok((stamp, decision)) = self.recorder.record(draft, decide) else { return };
-        self.last = stamp.seq;
+        self.last_fact = stamp.seq;
         for fact in decision.facts {
             let AnyFact::Windows(fact) = fact else { continue };
             self.state.evolve(stamp, &fact);
@@ -192,6 +193,6 @@ impl<T: Send + 'static> Message<Read<windows::State, T>> for WindowMapper {
 
     async fn handle(&mut self, message: Read<windows::State, T>, _: &mut Context<Self, ()>) {
         let seen = (message.question)(&self.state);
-        self.outbox.push(self.last, Effect::answer(message.answer, seen));
+        self.outbox.push(self.last_fact, Effect::answer(message.answer, seen));
     }
 }

@@ -8,13 +8,13 @@
 
 use wire::Hpa;
 use wire::config_space::{
-    CXL_DEVICE_CAPABILITY, CXL_DEVICE_CONTROL, CXL_DEVICE_RANGE_1_SIZE_LOW, CXL_DEVICE_RANGE_STRIDE_BYTES,
-    CxlCapability, CxlControl, DVSEC_CXL_DEVICE, RangeSizeLow,
+    CXL_DEVICE_CAPABILITY, CXL_DEVICE_CONTROL, CXL_DEVICE_RANGE_1_SIZE_HIGH, CXL_DEVICE_RANGE_1_SIZE_LOW,
+    CXL_DEVICE_RANGE_STRIDE_BYTES, CxlCapability, CxlControl, DVSEC_CXL_DEVICE, RangeSizeLow,
 };
 use wire::registers::{MEDIA_NOT_READY, MEDIA_READY, MemoryDeviceStatus};
 
 use crate::bus::{Bdf, Bus, Width};
-use crate::capabilities::dvsec;
+use crate::capabilities::{Dvsec, dvsec};
 use crate::poll::poll;
 
 /// How long a range may take to become valid.
@@ -22,11 +22,14 @@ pub const RANGE_VALID_TIMEOUT_MS: u64 = 1_000;
 /// How long media and mailbox may take to become ready.
 pub const READY_TIMEOUT_MS: u64 = 60_000;
 
+/// Both ranges; what follows them came with later revisions.
+const DEVICE_DVSEC_LEN_BYTES_MIN: u16 = CXL_DEVICE_RANGE_1_SIZE_HIGH + 2 * CXL_DEVICE_RANGE_STRIDE_BYTES;
+
 /// Why a device cannot be talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MediaError {
-    /// There is no DVSEC 0.
-    #[error("{at} has no CXL device DVSEC (DVSEC 0)")]
+    /// There is no DVSEC 0, or one without its ranges.
+    #[error("{at} has no CXL device DVSEC (DVSEC 0) that reaches to the end of its two ranges")]
     NoDeviceDvsec {
         /// The function.
         at: Bdf,
@@ -73,7 +76,7 @@ pub enum MediaError {
 
 /// Waits until media and mailbox are ready.
 pub fn await_ready(bus: &mut dyn Bus, at: Bdf, memory_device_status: Hpa) -> Result<(), MediaError> {
-    let device = dvsec(bus, at, DVSEC_CXL_DEVICE).ok_or(MediaError::NoDeviceDvsec { at })?;
+    let device = device_dvsec(bus, at)?;
     let capability = bus.config_read(at, device.offset + CXL_DEVICE_CAPABILITY, Width::Word) as u16;
     let ranges = CxlCapability::from(capability).hdm_count();
     if !CxlCapability::from(capability).mem_capable() || !(1..=2).contains(&ranges) {
@@ -112,9 +115,14 @@ fn await_status(bus: &mut dyn Bus, at: Bdf, register: Hpa) -> Result<(), MediaEr
     })
 }
 
+fn device_dvsec(bus: &mut dyn Bus, at: Bdf) -> Result<Dvsec, MediaError> {
+    let found = dvsec(bus, at, DVSEC_CXL_DEVICE).filter(|device| device.len_bytes >= DEVICE_DVSEC_LEN_BYTES_MIN);
+    found.ok_or(MediaError::NoDeviceDvsec { at })
+}
+
 /// Lets a device answer CXL.mem.
 pub(crate) fn enable_mem(bus: &mut dyn Bus, at: Bdf) -> Result<(), MediaError> {
-    let device = dvsec(bus, at, DVSEC_CXL_DEVICE).ok_or(MediaError::NoDeviceDvsec { at })?;
+    let device = device_dvsec(bus, at)?;
     let offset = device.offset + CXL_DEVICE_CONTROL;
     let control = CxlControl::from(bus.config_read(at, offset, Width::Word) as u16);
     if !control.mem_enable() {

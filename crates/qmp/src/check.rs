@@ -215,7 +215,8 @@ mod tests {
 
     #[test]
     fn refusals_have_the_usual_words() {
-        let missing = check(&RELEASE, json!({"path": "/x"}).as_object().expect("object"));
+        let incomplete = json!({"path": "/x"});
+        let missing = check(&RELEASE, incomplete.as_object().expect("object"));
         assert_eq!(missing.expect_err("refused").description, "Parameter 'host-id' is missing");
         for (changes, words) in [
             (json!({"path": 1}), "Invalid parameter type for 'path', expected: string"),

@@ -11,7 +11,7 @@
 //!            └──── 4802h, not empty: refused, once; the next answer may pass it by
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bincode::{Decode, Encode};
 use serde::Serialize;
@@ -82,11 +82,12 @@ impl Offer {
     }
 }
 
-/// The offers, oldest first, with an index by address.
+/// The offers, oldest first, with an index by address and one by tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Offers {
     queue: VecDeque<Offer>,
     by_dpa: BTreeMap<Dpa, (u64, Seq)>,
+    by_tag: BTreeSet<(Tag, Seq)>,
 }
 
 impl Offers {
@@ -107,7 +108,8 @@ impl Offers {
 
     /// The newest offer of a tag that is not nil.
     pub fn by_tag(&self, tag: Tag) -> Option<&Offer> {
-        self.queue.iter().rev().find(|offer| offer.tag == tag)
+        let (_, id) = self.by_tag.range((tag, Seq(0))..=(tag, Seq(u64::MAX))).next_back()?;
+        self.get(*id)
     }
 
     /// How many offers are unanswered.
@@ -137,6 +139,7 @@ impl Offers {
     pub(super) fn push(&mut self, offer: Offer) {
         let index = offer.extents.iter().map(|range| (range.start, (range.len_bytes, offer.id)));
         self.by_dpa.extend(index);
+        self.by_tag.insert((offer.tag, offer.id));
         self.queue.push_back(offer);
     }
 
@@ -146,6 +149,7 @@ impl Offers {
         for range in &offer.extents {
             self.by_dpa.remove(&range.start);
         }
+        self.by_tag.remove(&(offer.tag, offer.id));
         Some(offer)
     }
 
