@@ -29,8 +29,11 @@ fn switch(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
+/// The properties of an option, in the order in which they are given.
+type Pairs<'a> = Vec<(&'a str, &'a str)>;
+
 /// The type of an option and its `key=value` pairs.
-fn pairs(text: &str) -> Result<(&str, Vec<(&str, &str)>), String> {
+fn pairs(text: &str) -> Result<(&str, Pairs<'_>), String> {
     let mut parts = text.split(',');
     let kind = parts.next().unwrap_or_default();
     let pairs = parts.map(|part| part.split_once('=').ok_or_else(|| format!("'{part}' is not of the form key=value")));

@@ -13,6 +13,7 @@ use driver::Policy;
 use journal::Durability;
 use platform::AddressMap;
 use qmp::{EventSender, ListenSpec, Server, VmService};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{BUILD, options, place, print_line, size};
 
@@ -128,14 +129,16 @@ impl Run {
             build: BUILD.into(),
             listener,
         };
+        // Before anybody can be told that it is ready: a signal from then on is a request to end, not a death.
+        let mut signals = Signals::new()?;
         let (vm, started) = actors::start(options).await?;
         let service = Arc::new(VmService::new(vm.clone()));
         let server = Server::start(listens, Arc::clone(&service), events).await?;
         self.announce(&vm, &started, &journal, server.addresses())?;
-        let ended = wait_for_end(&vm, &service).await;
+        let ended = wait_for_end(&vm, &service, &mut signals).await;
         server.shutdown().await;
         vm.shutdown().await;
-        match (ended?, journal) {
+        match (ended, journal) {
             (None, _) => Ok(()),
             (Some(fatal), JournalPlace::Directory(dir)) => {
                 bail!("{fatal}\nreplay with: dcd replay {}", dir.display())
@@ -241,15 +244,31 @@ pub(crate) fn config_of(
     Ok(config)
 }
 
+/// The signals that end a run.
+struct Signals {
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Returns when a signal, a client or the VM itself ends the run; with the reason where that is the VM.
-async fn wait_for_end(vm: &Vm, service: &VmService) -> anyhow::Result<Option<Fatal>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+async fn wait_for_end(vm: &Vm, service: &VmService, signals: &mut Signals) -> Option<Fatal> {
     let mut fatal = vm.fatal();
     tokio::select! {
-        _ = term.recv() => Ok(None),
-        _ = interrupt.recv() => Ok(None),
-        () = service.quit_requested() => Ok(None),
-        fatal = fatal.wait_for(Option::is_some) => Ok(fatal.ok().and_then(|fatal| fatal.clone())),
+        () = signals.any() => None,
+        () = service.quit_requested() => None,
+        fatal = fatal.wait_for(Option::is_some) => fatal.ok().and_then(|fatal| fatal.clone()),
     }
 }
