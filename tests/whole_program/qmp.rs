@@ -218,3 +218,28 @@ fn a_host_that_rejects_or_holds() {
     assert_eq!(client.wait_for("REJECTED", TAG0)["reason"], "forced");
     assert_eq!(client.state(TAG0), "dead");
 }
+
+#[test]
+fn two_devices_are_both_driven() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let device = |n: u8| format!("cxl-type3,id=cxl-vmem{n},dc-regions-total-size=1G,num-dc-regions=2,bus=root_port{n}");
+    let program = Program::start(dir.path(), &["--device", &device(0), "--device", &device(1)]);
+    let mut client = program.client();
+    for (n, tag) in [(0, TAG0), (1, TAG1)] {
+        client.object_add(&format!("tm{n}"), tag, 64 * MIB).expect("a backend");
+        let mut add = crate::program::add_arguments(tag, &[(0, 64 * MIB)]);
+        add["path"] = format!("/machine/peripheral/cxl-vmem{n}").into();
+        add["region"] = 1.into();
+        client.execute("cxl-add-dynamic-capacity", add).expect("an offer");
+        let accepted = client.wait_for("ACCEPTED", tag);
+        assert_eq!(accepted["path"], format!("/machine/peripheral/cxl-vmem{n}"));
+        assert_eq!(accepted["region"], 1);
+    }
+    // Each device's capacity has a place of its own in the one window.
+    let mut seen_at = |n: u8| {
+        let info =
+            client.execute("query-cxl-dynamic-capacity", json!({"path": format!("cxl-vmem{n}")})).expect("a query");
+        info["extents"][0]["hpa"][0].as_u64().expect("an address")
+    };
+    assert_eq!(seen_at(1) - seen_at(0), GIB);
+}

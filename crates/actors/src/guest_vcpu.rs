@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use driver::{Host, Policy};
+use driver::{Host, Policy, Probed};
 use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::ActorStopReason;
@@ -16,7 +16,7 @@ use kameo::mailbox::unbounded;
 use kameo::message::{Context, Message};
 
 use crate::bus::GuestBus;
-use crate::gate::{Boot, Gate};
+use crate::gate::{Boot, Gate, Pass};
 use crate::read::Read;
 use crate::vm::RunState;
 
@@ -135,23 +135,43 @@ fn run(bus: &GuestBus, policy: Policy, says: &Mutex<Option<Guest>>) {
     }
 }
 
-/// One boot: finds the device, makes a region of all its capacity, and answers events until the boot is over.
+/// One boot: finds the devices, makes a region of all their capacity, and answers events until the boot is over.
 fn serve(bus: &mut GuestBus, boot: Boot, policy: Policy, say: &dyn Fn(Guest)) -> Result<(), String> {
-    let map = bus.platform_map();
-    let over = |bus: &GuestBus| bus.gate().pass(boot) == crate::gate::Pass::BootOver;
-    let mut host = match Host::probe(bus, &map, policy) {
-        Ok(host) => host,
-        Err(_) if over(bus) => return Ok(()),
-        Err(error) => return Err(error.to_string()),
-    };
+    let is_over = |bus: &GuestBus| bus.gate().pass(boot) == Pass::BootOver;
+    let probed = probe(bus, policy);
+    if is_over(bus) {
+        return Ok(());
+    }
+    let mut hosts = probed?;
     loop {
         let seen = bus.interrupts();
-        let served = host.on_interrupt(bus);
-        if over(bus) {
+        let served = hosts.iter_mut().try_for_each(|host| host.on_interrupt(bus).map(drop));
+        if is_over(bus) {
             return Ok(());
         }
         served.map_err(|error| error.to_string())?;
-        say(Guest::Serving { extents: host.extents().len() });
+        say(Guest::Serving { extents: hosts.iter().map(|host| host.extents().len()).sum() });
         bus.wait_interrupt(seen, WATCHDOG);
+    }
+}
+
+/// The devices that can be driven; an error where there is none.
+fn probe(bus: &mut GuestBus, policy: Policy) -> Result<Vec<Host>, String> {
+    let map = bus.platform_map();
+    let probed = Host::probe_all(bus, &map, policy).map_err(|error| error.to_string())?;
+    let (mut hosts, mut failures) = (Vec::new(), Vec::new());
+    for Probed { bdf, host } in probed {
+        match host {
+            Ok(host) => hosts.push(host),
+            Err(error) => failures.push(format!("{bdf}: {error}")),
+        }
+    }
+    match (hosts.is_empty(), failures.is_empty()) {
+        (true, true) => Err("no CXL memory device was found".into()),
+        (true, false) => Err(failures.join("; ")),
+        (false, _) => {
+            failures.iter().for_each(|failure| tracing::warn!("guest: {failure}"));
+            Ok(hosts)
+        }
     }
 }

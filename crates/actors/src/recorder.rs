@@ -106,3 +106,41 @@ pub(crate) fn command_reply(reply: Reply) -> device::operation::CommandReply {
 fn catch<T>(step: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(step)).map_err(|panic| panic_message(&*panic))
 }
+
+#[cfg(test)]
+mod tests {
+    use device::extents;
+    use journal::Options;
+    use journal::memory_store::MemoryDisk;
+
+    use super::*;
+    use crate::outbox::Outbox;
+
+    fn draft() -> Draft {
+        Draft::alone(DeviceIndex(0), Origin::Operator, Input::Extents(extents::Input::Reset))
+    }
+
+    /// The input of a panic and its message are the best bug report there is.
+    #[test]
+    fn a_panic_is_a_record_with_its_input_and_stops_the_vm() {
+        let disk = MemoryDisk::default();
+        let journal = Journal::create_on(disk.store(), b"genesis", Options::default()).expect("a journal");
+        let fatal = FatalFlag::new(Outbox::default());
+        let recorder = Recorder::new(journal.clone(), fatal.clone());
+        let stopped = recorder.record(draft(), |_, _| panic!("an invariant of the test"));
+        assert!(stopped.is_err());
+        let message = String::from("an invariant of the test");
+        assert_eq!(*fatal.subscribe().borrow(), Some(Fatal::Panicked { seq: Seq(1), message: message.clone() }));
+        let before = recorder.before(draft, || panic!("before the decision"));
+        assert_eq!(before, Err(Stopped));
+        drop((recorder, journal));
+
+        // Durable without anybody's flush: what a crash leaves has both.
+        let (_, recovered) = Journal::open_on(disk.crash_image(0).store(), Options::default()).expect("a journal");
+        let records = recovered.records.iter().map(|stored| Record::from_bytes(&stored.body).expect("a record"));
+        let replies: Vec<_> = records.map(|record| (record.input, record.reply)).collect();
+        let input = draft().input;
+        let second = RecordedReply::Panicked("before the decision".into());
+        assert_eq!(replies, [(input.clone(), RecordedReply::Panicked(message)), (input, second)]);
+    }
+}
