@@ -181,11 +181,11 @@ impl<'a> Stage<'a> {
     /// One extent for the whole backend, as the series does it.
     fn first_tag(&mut self) -> anyhow::Result<()> {
         let [tag, _] = tags()?;
-        self.offer(tag, &[(0, GIB)])?;
-        self.state(tag, TagState::Offered)?;
+        let offered = self.offer(tag, &[(0, GIB)])?;
+        self.state(offered, tag, TagState::Offered)?;
         let accepted = self.host_answers(tag, NoticeKind::Accepted)?;
         self.tell(accepted, "host", "reads the event, accepts with 4802h: the backend is in its window")?;
-        self.state(tag, TagState::Accepted)?;
+        self.state(accepted, tag, TagState::Accepted)?;
         self.host_writes(accepted, "tm0", tag, 0x5be1)?;
         self.operator_writes(accepted, "tm0", tag, 0x0be5)
     }
@@ -196,7 +196,7 @@ impl<'a> Stage<'a> {
         self.offer(tag, &[(3 * GIB, 512 * MIB), (GIB, 512 * MIB)])?;
         let accepted = self.host_answers(tag, NoticeKind::Accepted)?;
         self.tell(accepted, "host", "reads both events of the chain, accepts both extents with one 4802h")?;
-        self.state(tag, TagState::Accepted)?;
+        self.state(accepted, tag, TagState::Accepted)?;
         self.host_writes(accepted, "tm1", tag, 0x6be1)?;
         self.operator_writes(accepted, "tm1", tag, 0x1be6)
     }
@@ -215,27 +215,28 @@ impl<'a> Stage<'a> {
             };
             let asked = self.runtime.block_on(self.vm.release(DEVICE, request))?;
             self.tell(asked, "operator", &format!("asks for tag {tag} back"))?;
-            self.state(tag, TagState::ReleaseRequested)?;
+            self.state(asked, tag, TagState::ReleaseRequested)?;
             let released = self.host_answers(tag, NoticeKind::Released(device::extents::ReleaseCause::Host))?;
             self.tell(released, "host", "reads the event, gives back with 4803h")?;
             for extent in held {
                 ensure!(self.peek(extent.dpa)? == u64::MAX, "the window still shows {id} after its release");
             }
             self.tell(released, "host", "reads its window there: all ones again")?;
-            self.state(tag, TagState::Released)?;
+            self.state(released, tag, TagState::Released)?;
         }
         let left = self.runtime.block_on(self.vm.extents(DEVICE, |state| state.accepted().len()))?;
         ensure!(left == 0 && self.host.extents().is_empty(), "extents are left after all was released");
         Ok(())
     }
 
-    fn offer(&self, tag: Tag, extents: &[(u64, u64)]) -> anyhow::Result<()> {
+    fn offer(&self, tag: Tag, extents: &[(u64, u64)]) -> anyhow::Result<Seq> {
         let extents: Vec<_> = extents.iter().map(|&(offset, len_bytes)| RegionRange { offset, len_bytes }).collect();
         let places: Vec<_> =
             extents.iter().map(|e| format!("{} at {:#x}", size::people(e.len_bytes), e.offset)).collect();
         let request = AddRequest { host_id: 0, policy: SelectionPolicy::Prescriptive, region: 0, tag, extents };
         let offered = self.runtime.block_on(self.vm.add(DEVICE, request))?;
-        self.tell(offered, "operator", &format!("adds tag {tag}: {}", places.join(", then ")))
+        self.tell(offered, "operator", &format!("adds tag {tag}: {}", places.join(", then ")))?;
+        Ok(offered)
     }
 
     /// Lets the host drain its events and returns the record of what it did.
@@ -246,10 +247,10 @@ impl<'a> Stage<'a> {
         Ok(notice.with_context(|| format!("nobody was told that tag {tag} is {kind:?}"))?.record)
     }
 
-    fn state(&self, tag: Tag, wanted: TagState) -> anyhow::Result<()> {
+    fn state(&self, record: Seq, tag: Tag, wanted: TagState) -> anyhow::Result<()> {
         let status = self.runtime.block_on(self.vm.extents(DEVICE, move |state| state.tag_status(tag)))?;
         ensure!(status.state == wanted, "tag {tag} is {}, not {}", status.state.name(), wanted.name());
-        self.tell(self.last(), "operator", &format!("status of tag {tag}: {}", status.state.name()))
+        self.tell(record, "operator", &format!("status of tag {tag}: {}", status.state.name()))
     }
 
     /// The host writes the first and the last MiB of each extent; the operator finds them in the backend.

@@ -44,7 +44,8 @@ fn print_table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table.add_rows(rows);
-    println!("{table}\n");
+    table.lines().for_each(|line| println!("{}", line.trim_end()));
+    println!();
 }
 
 fn text(value: &Value) -> String {

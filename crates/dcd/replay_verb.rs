@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
+use device::backends::Holder;
+use device::config::DeviceIndex;
 use device::laws::LAWS;
 use device::vm::Vm;
 use serde_json::json;
@@ -72,7 +74,13 @@ fn print_state(vm: &Vm) -> anyhow::Result<()> {
         }
     }
     for (id, backend) in vm.backends.iter() {
-        print_line(&format!("  backend {id}: {}, {:?}", size::people(backend.spec.size_bytes), backend.holder))?;
+        let name = |index: DeviceIndex| vm.config.devices.get(usize::from(index.0)).map_or("?", |device| &device.id);
+        let holder = match backend.holder {
+            Holder::Free => "free".to_owned(),
+            Holder::Reserved { device, by } => format!("reserved by {}, {by}", name(device)),
+            Holder::Attached { device, by } => format!("attached to {}, {by}", name(device)),
+        };
+        print_line(&format!("backend {id}: {}, {holder}", size::people(backend.spec.size_bytes)))?;
     }
     Ok(())
 }

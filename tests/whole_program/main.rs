@@ -5,6 +5,7 @@ mod demo;
 mod kill;
 mod program;
 mod qmp;
+mod readme;
 mod resume;
 mod traffic;
 mod verbs;
