@@ -30,7 +30,7 @@ mod service;
 mod strict;
 
 pub use check::{Checked, check};
-pub use commands::{EVENTS, VmService, notice_event};
+pub use commands::{VmService, notice_event};
 pub use connection::{BACKLOG_LIMIT_BYTES, HELD_OUTPUT_BYTES};
 pub use error::{ErrorClass, QmpError};
 pub use events::EventSender;

@@ -40,6 +40,16 @@ pub struct Argument {
     pub doc: &'static str,
 }
 
+/// An argument that must be there.
+pub const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
+    Argument { name, kind, presence: Presence::Required, doc }
+}
+
+/// An argument that may be left out.
+pub const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
+    Argument { name, kind, presence: Presence::Optional, doc }
+}
+
 /// Whether an argument may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {

@@ -16,15 +16,7 @@ use super::nothing;
 use super::notices::{EXTENT_KIND, extents_json};
 use super::path::{device_of, device_path};
 use crate::error::QmpError;
-use crate::schema::{Argument, CommandSchema, EMPTY, EnumSchema, Kind, Presence, StructSchema, UNSTABLE};
-
-const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
-    Argument { name, kind, presence: Presence::Required, doc }
-}
-
-const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
-    Argument { name, kind, presence: Presence::Optional, doc }
-}
+use crate::schema::{Argument, CommandSchema, EMPTY, EnumSchema, Kind, StructSchema, UNSTABLE, optional, required};
 
 const PATH: Argument = optional(
     "path",

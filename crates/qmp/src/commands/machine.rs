@@ -6,11 +6,7 @@ use serde_json::{Value, json};
 use super::nothing;
 use crate::error::QmpError;
 use crate::events::EventSender;
-use crate::schema::{Argument, CommandSchema, EMPTY, EventSchema, Kind, Presence, StructSchema};
-
-const fn member(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
-    Argument { name, kind, presence: Presence::Required, doc }
-}
+use crate::schema::{Argument, CommandSchema, EMPTY, EventSchema, Kind, StructSchema, required};
 
 /// A command without arguments.
 const fn bare(name: &'static str, doc: &'static str, returns: Kind) -> CommandSchema {
@@ -21,9 +17,9 @@ static VERSION_TRIPLE: StructSchema = StructSchema {
     name: "VersionTriple",
     doc: "A version.",
     members: &[
-        member("major", Kind::Int, "Major."),
-        member("minor", Kind::Int, "Minor."),
-        member("micro", Kind::Int, "Micro."),
+        required("major", Kind::Int, "Major."),
+        required("minor", Kind::Int, "Minor."),
+        required("micro", Kind::Int, "Micro."),
     ],
 };
 
@@ -31,21 +27,21 @@ static VERSION_INFO: StructSchema = StructSchema {
     name: "VersionInfo",
     doc: "The version of the program.",
     members: &[
-        member("qemu", Kind::Object(&VERSION_TRIPLE), "The QEMU whose commands and schemas are spoken."),
-        member("package", Kind::Str, "The program and its own version."),
+        required("qemu", Kind::Object(&VERSION_TRIPLE), "The QEMU whose commands and schemas are spoken."),
+        required("package", Kind::Str, "The program and its own version."),
     ],
 };
 
 static COMMAND_INFO: StructSchema =
-    StructSchema { name: "CommandInfo", doc: "A command.", members: &[member("name", Kind::Str, "Its name.")] };
+    StructSchema { name: "CommandInfo", doc: "A command.", members: &[required("name", Kind::Str, "Its name.")] };
 static COMMAND_INFO_KIND: Kind = Kind::Object(&COMMAND_INFO);
 
 static STATUS_INFO: StructSchema = StructSchema {
     name: "StatusInfo",
     doc: "Whether the VM runs.",
     members: &[
-        member("running", Kind::Bool, "Whether clock and guest run."),
-        member("status", Kind::Str, "`running` or `paused`."),
+        required("running", Kind::Bool, "Whether clock and guest run."),
+        required("status", Kind::Str, "`running` or `paused`."),
     ],
 };
 
@@ -77,16 +73,16 @@ pub(super) const RESET: EventSchema = event(
     "RESET",
     "The VM was reset.",
     &[
-        member("guest", Kind::Bool, "Whether the guest asked for it."),
-        member("reason", Kind::Str, "Who asked, in QEMU's words."),
+        required("guest", Kind::Bool, "Whether the guest asked for it."),
+        required("reason", Kind::Str, "Who asked, in QEMU's words."),
     ],
 );
 pub(super) const SHUTDOWN: EventSchema = event(
     "SHUTDOWN",
     "The program is about to end.",
     &[
-        member("guest", Kind::Bool, "Whether the guest asked for it."),
-        member("reason", Kind::Str, "Who asked, in QEMU's words."),
+        required("guest", Kind::Bool, "Whether the guest asked for it."),
+        required("reason", Kind::Str, "Who asked, in QEMU's words."),
     ],
 );
 

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::error::QmpError;
 use crate::events::EventSender;
-use crate::schema::{CommandSchema, EventSchema, QMP_CAPABILITIES};
+use crate::schema::{CommandSchema, QMP_CAPABILITIES};
 use crate::service::Service;
 
 pub use notices::notice_event;
@@ -54,19 +54,6 @@ static COMMANDS: [CommandSchema; 18] = [
     capacity::RELEASE,
     capacity::STATUS,
     capacity::QUERY,
-];
-
-/// Every event.
-pub static EVENTS: [EventSchema; 9] = [
-    notices::OFFERED,
-    notices::ACCEPTED,
-    notices::REJECTED,
-    notices::RELEASE_REQUESTED,
-    notices::RELEASED,
-    machine::STOPPED,
-    machine::RESUMED,
-    machine::RESET,
-    machine::SHUTDOWN,
 ];
 
 impl VmService {

@@ -5,24 +5,14 @@ use device::extents::{Notice, NoticeKind, RegionRange, RejectReason, ReleaseCaus
 use serde_json::{Value, json};
 
 use super::path::device_path;
-use crate::schema::{Argument, EnumSchema, EventSchema, Kind, Presence, StructSchema, UNSTABLE};
+use crate::schema::{Argument, EnumSchema, EventSchema, Kind, StructSchema, UNSTABLE, optional, required};
 
 pub(super) static EXTENT: StructSchema = StructSchema {
     name: "CxlDynamicCapacityExtent",
     doc: "An extent of dynamic capacity.",
     members: &[
-        Argument {
-            name: "offset",
-            kind: Kind::U64,
-            presence: Presence::Required,
-            doc: "Offset in bytes from the base of the region, a multiple of its block size.",
-        },
-        Argument {
-            name: "len",
-            kind: Kind::U64,
-            presence: Presence::Required,
-            doc: "Length in bytes, a multiple of the region's block size.",
-        },
+        required("offset", Kind::U64, "Offset in bytes from the base of the region, a multiple of its block size."),
+        required("len", Kind::U64, "Length in bytes, a multiple of the region's block size."),
     ],
 };
 
@@ -38,20 +28,11 @@ static REJECT_REASON: EnumSchema = EnumSchema {
     ],
 };
 
-const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
-    Argument { name, kind, presence: Presence::Required, doc }
-}
-
 const PATH: Argument = required("path", Kind::Str, "QOM path of the device.");
 const QOM_PATH: Argument = required("qom-path", Kind::Str, "The same as `path`.");
 const HOST_ID: Argument = required("host-id", Kind::U16, "The head (CXL r4.0 7.6.7.6.5).");
 const REGION: Argument = required("region", Kind::U8, "The region, 0 to 7.");
-const TAG: Argument = Argument {
-    name: "tag",
-    kind: Kind::Str,
-    presence: Presence::Optional,
-    doc: "The tag as a UUID; absent where the extents are untagged.",
-};
+const TAG: Argument = optional("tag", Kind::Str, "The tag as a UUID; absent where the extents are untagged.");
 const EXTENTS: Argument =
     required("extents", Kind::List(&EXTENT_KIND), "The extents, relative to the region as in requests.");
 const RECORD: Argument = required("record", Kind::U64, "The journal record that says so.");

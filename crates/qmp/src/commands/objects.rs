@@ -9,15 +9,7 @@ use super::arguments::{Arguments, flag, number, required_text, tag, text};
 use super::nothing;
 use super::path::{Node, children, resolve};
 use crate::error::QmpError;
-use crate::schema::{Argument, CommandSchema, EMPTY, EnumSchema, Kind, Presence, StructSchema};
-
-const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
-    Argument { name, kind, presence: Presence::Required, doc }
-}
-
-const fn optional(name: &'static str, kind: Kind, doc: &'static str) -> Argument {
-    Argument { name, kind, presence: Presence::Optional, doc }
-}
+use crate::schema::{CommandSchema, EMPTY, EnumSchema, Kind, StructSchema, optional, required};
 
 static OBJECT_TYPE: EnumSchema = EnumSchema {
     name: "ObjectType",
