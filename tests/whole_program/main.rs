@@ -6,6 +6,7 @@ mod kill;
 mod program;
 mod qmp;
 mod readme;
+mod replay;
 mod resume;
 mod traffic;
 mod verbs;
