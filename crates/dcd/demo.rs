@@ -20,7 +20,7 @@ use wire::{Dpa, Hpa, Tag};
 
 use crate::journal_verb::open;
 use crate::run::{Accel, config_of};
-use crate::{BUILD, print_line, size, table};
+use crate::{BUILD, place, print_line, size, table};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -47,6 +47,9 @@ impl Demo {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let scratch = tempfile::tempdir().context("a directory for the journal")?;
         let dir = self.journal.clone().unwrap_or_else(|| scratch.path().join("journal"));
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            place::make_private_dir(parent)?;
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let mut stage = Stage::open(self, &runtime, dir.clone())?;
         stage.two_backends()?;

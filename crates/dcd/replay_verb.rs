@@ -64,8 +64,7 @@ fn print_state(vm: &Vm) -> anyhow::Result<()> {
             extents.log().len()
         ))?;
         for extent in extents.accepted().listed() {
-            let hpas = device.windows.mappings().into_iter().filter(|mapping| mapping.range.overlaps(extent.range));
-            let seen: Vec<_> = hpas.map(|mapping| mapping.hpa.to_string()).collect();
+            let seen: Vec<_> = device.windows.hpas_of(extent.range).iter().map(ToString::to_string).collect();
             let seen = if seen.is_empty() { "nowhere".to_owned() } else { seen.join(" ") };
             print_line(&format!(
                 "  {} {} of {} at {:#x}, tag {}, seen at {seen}",

@@ -94,6 +94,14 @@ impl Program {
         assert!(status.success(), "dcd run ended with {status}");
     }
 
+    /// Waits for the end, which must be an error, and gives what it said.
+    pub(crate) fn expect_failure(mut self) -> String {
+        let mut said = String::new();
+        self.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("stderr");
+        assert!(!self.child.wait().expect("an end").success(), "{said}");
+        said
+    }
+
     /// The `--qmp` address for the other verbs.
     pub(crate) fn address(&self) -> String {
         format!("unix:{}", self.dir.join("qmp.sock").display())

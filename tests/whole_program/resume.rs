@@ -1,5 +1,7 @@
 //! A second run on the same journal goes on where the first one was, or says why not.
 
+use serde_json::json;
+
 use crate::program::{GIB, Program, TAG0, TAG1, printed, verb};
 
 const OBJECT: &str = "memory-backend-ram,id=tm0,size=1G,share=on,tag=5be13bce-ae34-4a77-b6c3-16df975fcf1a";
@@ -94,4 +96,35 @@ fn a_free_backend_of_the_command_line_may_go() {
     program.terminate();
     let shown = printed(&["journal", "show", journal.to_str().expect("a path")]);
     assert!(shown.contains("object-del tm0"), "{shown}");
+}
+
+/// A journal that is full stops the VM: nothing more is answered, the exit says why, and what was answered is there.
+#[test]
+fn a_full_journal_stops_the_vm_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = Program::start(dir.path(), &["--journal-limit", "64K"]);
+    let mut client = program.client();
+    let mut made = 0;
+    for n in 0.. {
+        let arguments = json!({"qom-type": "memory-backend-ram", "id": format!("tm{n}"), "size": 4096});
+        match client.try_execute("object-add", arguments) {
+            Some(Ok(answer)) => assert_eq!(answer, json!({})),
+            Some(Err(refused)) => {
+                assert_eq!(refused, "the VM has stopped");
+                break;
+            }
+            None => break,
+        }
+        made += 1;
+        assert!(made < 10_000, "the limit is not reached");
+    }
+    let journal = program.journal();
+    let said = program.expect_failure();
+    let replay = format!("replay with: dcd replay {}", journal.display());
+    assert!(said.contains("65536 is its limit") && said.contains(&replay), "{said}");
+    let program = Program::start(dir.path(), &[]);
+    let there = program.client().execute("query-memdev", json!({})).expect("a list");
+    let there = there.as_array().map_or(0, Vec::len);
+    // One more may have been recorded when the answers stopped.
+    assert!(there == made || there == made + 1, "{made} were acknowledged, {there} are there");
 }

@@ -208,6 +208,15 @@ impl State {
         mappings
     }
 
+    /// Where the guest sees the beginning of what each decoder shows of a range; nowhere without a decoder.
+    pub fn hpas_of(&self, range: DpaRange) -> Vec<Hpa> {
+        let shown = |decoded: DecodedRange| {
+            let part = range.intersection(DpaRange::new(decoded.dpa, decoded.dpa_len_bytes())?)?;
+            decoded.hpa_of(part.start)
+        };
+        self.decoded().into_iter().filter_map(shown).collect()
+    }
+
     /// Answers what the extent manager wants to do, and changes nothing.
     pub fn prepare(&self, prepare: &Prepare) -> Prepared {
         Ok(vec![match prepare {

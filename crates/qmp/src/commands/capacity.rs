@@ -375,11 +375,8 @@ pub(super) async fn query(vm: &Vm, arguments: &Arguments) -> Result<Value, QmpEr
         _ => device_of(vm, arguments)?,
     };
     let config = vm.device_config(device).ok_or(actors::Stopped)?.clone();
-    let mappings = vm.windows(device, |state| state.mappings()).await?;
-    let hpa_of = move |range: DpaRange| -> Vec<u64> {
-        let inside = mappings.iter().filter(|mapping| mapping.range.overlaps(range));
-        inside.map(|mapping| mapping.hpa.0 + range.start.0.saturating_sub(mapping.range.start.0)).collect()
-    };
+    let windows = vm.windows(device, Clone::clone).await?;
+    let hpa_of = move |range| windows.hpas_of(range).into_iter().map(|hpa| hpa.0).collect::<Vec<_>>();
     let path = device_path(&config.id);
     let mut info = vm
         .extents(device, {

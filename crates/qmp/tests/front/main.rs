@@ -1,6 +1,5 @@
 //! The front of the server, from socket to socket, before a service that does next to nothing.
 
-mod bench;
 mod events;
 mod listening;
 mod protocol;
