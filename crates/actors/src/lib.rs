@@ -22,6 +22,7 @@ mod mailbox;
 mod outbox;
 mod read;
 mod recorder;
+mod resume;
 mod sink;
 mod start;
 mod vm;
