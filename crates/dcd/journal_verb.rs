@@ -52,8 +52,8 @@ pub(crate) fn open(dir: &Path) -> anyhow::Result<Opened> {
 }
 
 fn decode(recovered: &Recovered) -> anyhow::Result<Opened> {
-    let genesis = Genesis::from_bytes(&recovered.genesis).context("genesis")?;
-    let record = |stored: &journal::Stored| Record::from_bytes(&stored.body).with_context(|| stored.seq.to_string());
+    let genesis = Genesis::of(recovered).context("genesis")?;
+    let record = |stored: &journal::Stored| Record::from_stored(stored).with_context(|| stored.seq.to_string());
     Ok(Opened { genesis, records: recovered.records.iter().map(record).collect::<Result<_, _>>()? })
 }
 

@@ -20,6 +20,14 @@ pub enum CodecError {
     /// It cannot be decoded.
     #[error("the body does not decode: {0}")]
     Undecodable(String),
+    /// It is of a form that this build does not read.
+    #[error("the body is of form {found} and this build reads form {known}: use the build that wrote it")]
+    Form {
+        /// The form that stands before it.
+        found: u16,
+        /// The form that is known.
+        known: u16,
+    },
     /// Something stands behind it.
     #[error("the body has {len_bytes} bytes and only the first {used_bytes} are a record")]
     Trailing {

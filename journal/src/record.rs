@@ -16,6 +16,7 @@ use serde::Serialize;
 use wire::ReturnCode;
 
 use crate::codec::{CodecError, decode, encode};
+use crate::recover::{Recovered, Stored};
 
 /// Version of the form of record bodies. 0: not yet frozen, readable by the build that wrote it.
 pub const RECORD_VERSION: u16 = 0;
@@ -121,20 +122,92 @@ impl Record {
         encode(self)
     }
 
-    /// The record of a frame's body.
+    /// The record of a frame's body in the form of this build.
     pub fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
         decode(body)
+    }
+
+    /// The record of a stored frame.
+    ///
+    /// # Errors
+    /// If it is of another form, or not what its frame says.
+    pub fn from_stored(stored: &Stored) -> Result<Self, CodecError> {
+        check_form(stored.version)?;
+        decode(&stored.body)
     }
 }
 
 impl Genesis {
+    /// The genesis of a journal that was read back.
+    ///
+    /// # Errors
+    /// If it is of another form, or not what its frame says.
+    pub fn of(recovered: &Recovered) -> Result<Self, CodecError> {
+        check_form(recovered.genesis_version)?;
+        decode(&recovered.genesis)
+    }
+
     /// The body of the genesis frame.
     pub fn to_bytes(&self) -> Vec<u8> {
         encode(self)
     }
+}
 
-    /// The genesis of a frame's body.
-    pub fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
-        decode(body)
+fn check_form(found: u16) -> Result<(), CodecError> {
+    let known = RECORD_VERSION;
+    if found == known { Ok(()) } else { Err(CodecError::Form { found, known }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use device::mailbox;
+    use device::operation::CommandReply;
+    use wire::Opcode;
+
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            stamp: Stamp { seq: Seq(7), time: device::VmTime(9) },
+            device: DeviceIndex(0),
+            operation: Seq(7),
+            origin: Origin::Guest,
+            input: Input::Mailbox(mailbox::Input::Doorbell {
+                opcode: Opcode::GET_LOG,
+                declared_len_bytes: 3,
+                payload: vec![1, 2, 3],
+            }),
+            outcomes: vec![HostOutcome::Failed("no memory".into())],
+            answers: Answers::default(),
+            facts: vec![Fact::Mailbox(mailbox::Fact::Reset)],
+            reply: RecordedReply::Whole(Reply::Done),
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_nothing_may_stand_behind_it() {
+        let mut body = record().to_bytes();
+        assert_eq!(Record::from_bytes(&body).expect("a record"), record());
+        body.push(0);
+        assert!(matches!(Record::from_bytes(&body), Err(CodecError::Trailing { .. })));
+        body.truncate(body.len() - 2);
+        assert!(matches!(Record::from_bytes(&body), Err(CodecError::Undecodable(_))));
+    }
+
+    #[test]
+    fn another_form_is_refused_before_its_body_is_read() {
+        let stored = Stored { seq: Seq(7), version: RECORD_VERSION + 1, body: record().to_bytes() };
+        let refused = Record::from_stored(&stored).expect_err("another form").to_string();
+        assert_eq!(refused, "the body is of form 1 and this build reads form 0: use the build that wrote it");
+    }
+
+    #[test]
+    fn a_long_answer_is_kept_as_digest_and_head() {
+        let answer = |len| CommandReply { return_code: ReturnCode::Success, payload: vec![5; len] };
+        let whole = RecordedReply::of(&Reply::Command(answer(REPLY_WHOLE_LEN_BYTES_MAX)));
+        assert!(matches!(whole, RecordedReply::Whole(_)));
+        let long = RecordedReply::of(&Reply::Command(answer(REPLY_WHOLE_LEN_BYTES_MAX + 1)));
+        let RecordedReply::Digest { len_bytes: 4097, head, .. } = long else { panic!("a digest") };
+        assert_eq!(head, [5; REPLY_HEAD_LEN_BYTES]);
     }
 }

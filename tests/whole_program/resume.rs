@@ -78,8 +78,16 @@ fn a_backend_that_is_in_use_and_missing_or_changed_is_refused() {
     assert!(size.contains("its size was 1073741824 and is 2147483648"), "{size}");
     let tag = refused(&["--object", &OBJECT.replace("5be13bce", "7be13bce")]);
     assert!(tag.contains("backend tm0 (#2) has changed: its tag"), "{tag}");
-    let other = refused(&["--object", OBJECT, "--device", "cxl-type3,id=cxl-vmem0,dc-regions-total-size=8G"]);
-    assert!(other.contains("the journal is of another VM"), "{other}");
+    let other = refused(&[
+        "--object",
+        OBJECT,
+        "--device",
+        "cxl-type3,id=cxl-vmem0,dc-regions-total-size=8G",
+        "--window",
+        "size=4G",
+    ]);
+    let sizes = "dc-regions-total-size of device cxl-vmem0 is 4294967296 there and 8589934592 here";
+    assert!(other.contains("the journal is of another VM") && other.contains(sizes), "{other}");
 
     // A refused start changes nothing: the right one works, and the journal has not grown by a refusal.
     let program = Program::start(dir.path(), &["--object", OBJECT]);

@@ -140,8 +140,8 @@ impl InProcess {
 /// A closed journal.
 pub(crate) fn read(dir: &Path) -> (Genesis, Vec<Record>) {
     let recovered = journal::read(dir).expect("a journal");
-    let genesis = Genesis::from_bytes(&recovered.genesis).expect("a genesis");
-    let records = recovered.records.iter().map(|stored| Record::from_bytes(&stored.body).expect("a record"));
+    let genesis = Genesis::of(&recovered).expect("a genesis");
+    let records = recovered.records.iter().map(|stored| Record::from_stored(stored).expect("a record"));
     (genesis, records.collect())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use device::Seq;
 use device::backends::{Holder, Source};
-use device::config::VmConfig;
+use device::config::{DeviceConfig, VmConfig};
 use device::vm::Vm as State;
 use journal::record::{Genesis, Record};
 use memory::HostMemory;
@@ -19,15 +19,16 @@ use crate::vm::Vm;
 /// The state that recovered records make.
 pub(crate) fn fold(recovered: &journal::Recovered) -> Result<Fold, StartError> {
     let unreadable = |seq, reason: String| StartError::Unreadable { seq, reason };
-    let genesis = Genesis::from_bytes(&recovered.genesis).map_err(|error| unreadable(Seq(0), error.to_string()))?;
+    let genesis = Genesis::of(recovered).map_err(|error| unreadable(Seq(0), error.to_string()))?;
     let mut fold = Fold::new(&genesis)?;
     for stored in &recovered.records {
-        let record = Record::from_bytes(&stored.body).map_err(|error| unreadable(stored.seq, error.to_string()))?;
+        let record = Record::from_stored(stored).map_err(|error| unreadable(stored.seq, error.to_string()))?;
         fold.apply(&record)?;
     }
     Ok(fold)
 }
 
+/// The command line, where it describes a VM, must describe the one of the journal.
 pub(crate) fn check_config(asked: Option<&VmConfig>, state: &State) -> Result<(), StartError> {
     let Some(asked) = asked else { return Ok(()) };
     let journal = &state.config;
@@ -45,11 +46,24 @@ pub(crate) fn check_config(asked: Option<&VmConfig>, state: &State) -> Result<()
         return differ("the list of devices", names(journal), names(asked));
     }
     for (there, here) in journal.devices.iter().zip(&asked.devices) {
-        if there != here {
-            return differ(&format!("device {}", here.id), format!("{there:?}"), format!("{here:?}"));
+        for ((option, journal), (_, asked)) in device_options(there).into_iter().zip(device_options(here)) {
+            if journal != asked {
+                return differ(&format!("{option} of device {}", here.id), journal.to_string(), asked.to_string());
+            }
         }
     }
     Ok(())
+}
+
+/// What makes two devices the same, by the names of their options.
+fn device_options(device: &DeviceConfig) -> [(&'static str, u64); 5] {
+    [
+        ("dc-regions-total-size", device.regions.iter().map(|region| region.len_bytes).sum()),
+        ("num-dc-regions", device.regions.len() as u64),
+        ("dc-block-size", device.regions.first().map_or(0, |region| region.block.bytes())),
+        ("sn", device.serial),
+        ("mailbox-payload", device.mailbox_payload_bytes() as u64),
+    ]
 }
 
 /// A backend of the last command line that is in use must be on this one, and be the same.
