@@ -20,6 +20,8 @@ impl Watch {
     /// Watches until the program ends, the reader goes, or enough was seen.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut client = Client::connect(&self.target)?;
+        // On standard error, so that what happens is all there is on standard output.
+        eprintln!("watching; what happens from now on is printed");
         let mut seen = 0;
         while self.count.is_none_or(|count| seen < count)
             && let Some(event) = client.event()?

@@ -204,17 +204,16 @@ fn uncommit(vm: &mut InProcess, decoder: u64) {
 }
 
 fn settled(vm: &mut InProcess, at: Hpa, is_settled: impl Fn(u32) -> bool) -> u32 {
-    let deadline = vm.bus.now_ms() + 5_000;
-    loop {
+    for _ in 0..1_000 {
         let mut bytes = [0; 4];
         vm.bus.read(at, &mut bytes);
         let value = u32::from_le_bytes(bytes);
         if is_settled(value) {
             return value;
         }
-        assert!(vm.bus.now_ms() < deadline, "the decoder does not settle: {value:#x}");
         vm.bus.relax();
     }
+    panic!("the decoder does not settle");
 }
 
 #[test]

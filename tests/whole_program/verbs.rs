@@ -1,8 +1,11 @@
 //! The verbs that talk to a running `dcd`.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::Value;
 
-use crate::program::{Program, TAG0, TAG1, printed, verb};
+use crate::program::{Program, TAG0, TAG1, dcd, printed, verb};
 
 #[test]
 fn add_release_status_list_and_watch_from_the_shell() {
@@ -10,10 +13,15 @@ fn add_release_status_list_and_watch_from_the_shell() {
     let object = |id: &str, tag: &str| format!("memory-backend-ram,id={id},size=1G,share=on,tag={tag}");
     let program = Program::start(dir.path(), &["--object", &object("tm0", TAG0), "--object", &object("tm1", TAG1)]);
     let address = program.address();
-    let watch = std::thread::spawn({
-        let address = address.clone();
-        move || printed(&["watch", "--count", "4", "--qmp", &address])
-    });
+    let mut watch = dcd()
+        .args(["watch", "--count", "4", "--qmp", &address])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("dcd starts");
+    let mut watching = String::new();
+    BufReader::new(watch.stderr.take().expect("stderr")).read_line(&mut watching).expect("a line");
+    assert!(watching.starts_with("watching"), "{watching}");
     let mut client = program.client();
 
     // Length from the backend, offset where it is told or from the first free range.
@@ -47,8 +55,10 @@ fn add_release_status_list_and_watch_from_the_shell() {
     printed(&["release", "--tag", TAG1, "--force", "--qmp", &address]);
     assert_eq!(client.state(TAG1), "forced");
 
-    let watched = watch.join().expect("no panic");
-    assert_eq!(watched.lines().count(), 4, "{watched}");
+    let watched = watch.wait_with_output().expect("an end");
+    let watched = String::from_utf8_lossy(&watched.stdout).into_owned();
+    let verbs: Vec<_> = watched.lines().filter_map(|line| line.split([' ', ':']).nth(1)).collect();
+    assert_eq!(verbs, ["offered", "accepted", "offered", "accepted"], "{watched}");
 
     let unknown = verb(&["add", "--tag", "7be13bce-ae34-4a77-b6c3-16df975fcf1a", "--qmp", &address]);
     assert!(!unknown.status.success());

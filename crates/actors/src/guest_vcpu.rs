@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use driver::{Host, Policy, Probed};
+use driver::{DrainError, Host, Policy, Probed};
 use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::ActorStopReason;
@@ -145,7 +145,11 @@ fn serve(bus: &mut GuestBus, boot: Boot, policy: Policy, say: &dyn Fn(Guest)) ->
     let mut hosts = probed?;
     loop {
         let seen = bus.interrupts();
-        let served = hosts.iter_mut().try_for_each(|host| host.on_interrupt(bus).map(drop));
+        let served = hosts.iter_mut().try_for_each(|host| match host.on_interrupt(bus) {
+            // Operators fill the log as fast as it is read; that is no reason to stop reading it.
+            Ok(_) | Err(DrainError::NeverEmpty { .. }) => Ok(()),
+            Err(error) => Err(error),
+        });
         if is_over(bus) {
             return Ok(());
         }
