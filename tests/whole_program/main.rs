@@ -3,6 +3,7 @@
 mod defects;
 mod demo;
 mod kill;
+mod lives;
 mod program;
 mod qmp;
 mod readme;

@@ -22,7 +22,7 @@ use crate::extent_list::ExtentListError;
 use crate::extents::{DpaRange, Extent};
 use crate::host::Host;
 use crate::mailbox::MailboxError;
-use crate::offer::Offer;
+use crate::offer::{Age, Offer};
 
 /// Reads of one drain at most; a log that is longer is filled as fast as it is read.
 pub(crate) const READS_MAX: usize = 0x1_0000;
@@ -48,6 +48,12 @@ pub enum Handled {
         offer: Offer,
         /// The device's refusal.
         code: ReturnCode,
+    },
+    /// The record of an offer that an earlier life of the host accepted and did not clear. It needs no answer: one would
+    /// be taken for the answer to the next offer.
+    AnsweredBefore {
+        /// The offer.
+        offer: Offer,
     },
     /// Capacity is asked back.
     ReleaseRequested {
@@ -124,6 +130,7 @@ impl Host {
             let batch = event_log::read(bus, &self.device.mailbox)?;
             lost_records = lost_records.max(batch.lost_records);
             if batch.records.is_empty() {
+                self.log = Age::New;
                 self.after_overflow(bus, lost_records)?;
                 return Ok(core::mem::take(&mut self.unreported));
             }
@@ -166,7 +173,10 @@ impl Host {
     fn take_chain(&mut self, chain: Chain) {
         match chain.kind {
             ChainKind::Add => {
-                let offer = Offer::new(&chain, &self.device.dc);
+                let offer = Offer::new(&chain, &self.device.dc, self.log);
+                if offer.was_accepted(&self.extents) {
+                    return self.unreported.push(Handled::AnsweredBefore { offer });
+                }
                 self.unreported.push(Handled::Offered { offer: offer.clone() });
                 self.offers.push_back(offer);
             }

@@ -10,6 +10,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use wire::registers::EventStatus;
 use wire::{Dpa, Hpa, Tag};
 use zerocopy::little_endian::U16;
 
@@ -27,7 +28,7 @@ use crate::mailbox::{Mailbox, MailboxError};
 use crate::media::{self, MediaError};
 use crate::memdev::{MemdevError, MemoryDevice};
 use crate::msix::{self, MsixError};
-use crate::offer::Offer;
+use crate::offer::{Age, Offer};
 use crate::platform_map::{HpaRange, PlatformMap};
 use crate::policy::Policy;
 use crate::regions::DcConfiguration;
@@ -54,6 +55,8 @@ pub struct Host {
     pub(crate) requests: VecDeque<Vec<Extent>>,
     /// Handles of records that were taken from the log but not yet cleared there.
     pub(crate) uncleared: Vec<U16>,
+    /// Whether the log still holds what it held at the probe.
+    pub(crate) log: Age,
     /// What was done since the last answer to the program.
     pub(crate) unreported: Vec<Handled>,
 }
@@ -199,9 +202,13 @@ impl Host {
             offers: VecDeque::new(),
             requests: VecDeque::new(),
             uncleared: Vec::new(),
+            log: Age::New,
             unreported: Vec::new(),
         };
         host.create_region(bus)?;
+        if EventStatus::from(bus.read64(host.event_status())).dynamic_capacity() {
+            host.log = Age::Inherited;
+        }
         host.refresh(bus)?;
         Ok(host)
     }

@@ -47,7 +47,7 @@ pub use extents::{DpaRange, Extent, HeldExtent};
 pub use host::{CreatedRegion, Host, ProbeError, Probed, RegionError};
 pub use mailbox::{Mailbox, MailboxError};
 pub use memdev::MemoryDevice;
-pub use offer::{Offer, OfferAnswer, OfferError};
+pub use offer::{Age, Offer, OfferAnswer, OfferError};
 pub use platform_map::{HpaRange, PlatformMap};
 pub use policy::Policy;
 pub use respond::RespondError;

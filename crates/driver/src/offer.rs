@@ -9,6 +9,17 @@ use crate::chain::{CHAIN_EXTENTS_MAX, Chain, ChainEnd};
 use crate::extents::{DpaRange, Extent, ExtentTable};
 use crate::regions::DcConfiguration;
 
+/// Whether the host may have answered an offer before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Age {
+    /// Its records came while this host was there.
+    #[default]
+    New,
+    /// Its records were in the log when the host was probed: an earlier life of the host may have answered and not
+    /// cleared them.
+    Inherited,
+}
+
 /// Capacity that a device offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -16,6 +27,8 @@ pub struct Offer {
     pub extents: Vec<Extent>,
     /// The rule that the offer breaks, if it breaks one; then nothing of it can be accepted.
     pub fault: Option<OfferError>,
+    /// Whether an earlier life of the host may have answered it.
+    pub age: Age,
 }
 
 /// What to answer to an offer.
@@ -60,14 +73,19 @@ pub enum OfferError {
 
 impl Offer {
     /// The offer that a chain makes.
-    pub(crate) fn new(chain: &Chain, dc: &DcConfiguration) -> Self {
+    pub(crate) fn new(chain: &Chain, dc: &DcConfiguration, age: Age) -> Self {
         let extents: Vec<Extent> = chain.extents.iter().map(Extent::from).collect();
         let fault = match chain.end {
             ChainEnd::Closed => check(&extents, dc).err(),
             ChainEnd::Broken => Some(OfferError::Unfinished),
             ChainEnd::TooLong => Some(OfferError::TooLong),
         };
-        Self { extents, fault }
+        Self { extents, fault, age }
+    }
+
+    /// Whether an earlier life of the host accepted it: a device offers nothing that the host has.
+    pub(crate) fn was_accepted(&self, held: &ExtentTable) -> bool {
+        self.age == Age::Inherited && self.extents.iter().any(|extent| held.overlaps(extent.range()))
     }
 
     /// The extents that an answer accepts, given what the host has.

@@ -14,7 +14,7 @@ use crate::drain::Handled;
 use crate::extents::{DpaRange, Extent};
 use crate::host::Host;
 use crate::mailbox::MailboxError;
-use crate::offer::{Offer, OfferAnswer, OfferError};
+use crate::offer::{Age, Offer, OfferAnswer, OfferError};
 use crate::policy::ReleaseTime;
 use crate::update;
 
@@ -89,13 +89,17 @@ impl Host {
             Ok(()) => None,
             Err(error) => Some(error.refusal().ok_or(error)?),
         };
-        if refused.is_some() && !ranges.is_empty() {
+        // The empty answer closes a group that died. A refused answer to an inherited offer may mean that the offer was
+        // answered before; then the empty one would reject the next.
+        let is_new = self.offers.front().is_none_or(|offer| offer.age == Age::New);
+        if refused.is_some() && !ranges.is_empty() && is_new {
             match update::add_response(bus, &mailbox, &[]) {
                 Err(error) if error.refusal().is_none() => return Err(error),
                 _ => {}
             }
         }
-        let offer = self.offers.pop_front().unwrap_or_else(|| Offer { extents: Vec::new(), fault: None });
+        let offer =
+            self.offers.pop_front().unwrap_or_else(|| Offer { extents: Vec::new(), fault: None, age: Age::New });
         Ok(match refused {
             None => {
                 self.extents.append(&accepted);
