@@ -31,12 +31,16 @@ pub(crate) struct Run {
     /// The CXL fixed memory window: size=BYTES. Default: one that fits the devices.
     #[arg(long, value_parser = options::window, value_name = "size=SIZE")]
     window: Option<u64>,
-    /// A device: cxl-type3,id=ID,dc-regions-total-size=SIZE[,num-dc-regions=N][,sn=N][,dc-block-size=SIZE][,mailbox-payload=SIZE][,bus=NAME].
-    /// May be repeated. Default: cxl-vmem0 with one region of 4G.
-    #[arg(long, value_parser = options::device, value_name = "DEVICE")]
+    /// A device; may be repeated. Default: cxl-vmem0 with one region of 4G.
+    ///
+    /// cxl-type3,id=ID,dc-regions-total-size=SIZE, then perhaps num-dc-regions=N, sn=N, dc-block-size=SIZE,
+    /// mailbox-payload=SIZE, bus=NAME.
+    #[arg(long, value_parser = options::device, value_name = "cxl-type3,id=ID,...")]
     device: Vec<DeviceRequest>,
-    /// A backend: memory-backend-ram,id=ID,size=SIZE[,tag=UUID][,share=on|off][,prealloc=on|off]. May be repeated.
-    #[arg(long, value_parser = options::object, value_name = "OBJECT")]
+    /// A backend; may be repeated.
+    ///
+    /// memory-backend-ram,id=ID,size=SIZE, then perhaps tag=UUID, share=on or off, prealloc=on or off.
+    #[arg(long, value_parser = options::object, value_name = "memory-backend-ram,id=ID,...")]
     object: Vec<Object>,
     /// Where QMP clients connect: unix:PATH or tcp:HOST:PORT, then perhaps ,server=on,wait=off. May be repeated.
     #[arg(long, value_name = "ADDRESS")]
