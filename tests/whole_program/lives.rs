@@ -1,9 +1,11 @@
-//! A host that died between its answer and the clear of its records: its next life finds them in the log, and must not
+//! Hosts and their log. A host that died between its answer and the clear of its records: its next life finds them in the log, and must not
 //! take an offer that was answered for one that waits.
 
+use device::extents;
+use device::operation::Input;
 use wire::Opcode;
 
-use crate::program::{MIB, TAG0, TAG1, add_arguments};
+use crate::program::{MIB, TAG0, TAG1, add_arguments, release_arguments};
 use crate::vm::{InProcess, Wanted, command, update};
 
 /// Two offers, of which an earlier life of the host has answered the first one with `answer` and cleared nothing.
@@ -38,4 +40,27 @@ fn an_offer_that_was_rejected_before_does_not_reject_the_next() {
     assert_eq!((vm.state(TAG0), vm.state(TAG1)), ("rejected".into(), "accepted".into()));
     assert_eq!(held, 1);
     vm.end();
+}
+
+/// Each command takes a durable answer's time: what several operators ask back leaves together.
+#[test]
+fn what_several_requests_ask_for_leaves_with_one_command() {
+    let mut vm = InProcess::start(Wanted::default());
+    let mut host = vm.host();
+    for (n, tag) in (0u64..).zip([TAG0, TAG1]) {
+        vm.object_add(&format!("tm{n}"), tag, 4 * MIB);
+        let add = add_arguments(tag, &[(n * 8 * MIB, 2 * MIB), (n * 8 * MIB + 4 * MIB, 2 * MIB)]);
+        vm.qmp("cxl-add-dynamic-capacity", add).expect("an offer");
+    }
+    host.on_interrupt(&mut vm.bus).expect("answers");
+    for tag in [TAG0, TAG1, TAG0] {
+        vm.qmp("cxl-release-dynamic-capacity", release_arguments(tag)).expect("asked");
+    }
+    host.on_interrupt(&mut vm.bus).expect("answers");
+    assert_eq!((vm.state(TAG0), vm.state(TAG1)), ("released".into(), "released".into()));
+    assert!(host.extents().is_empty());
+    let records = vm.end();
+    let is_release =
+        |input: &Input| matches!(input, Input::Extents(extents::Input::Command { opcode: Opcode::RELEASE_DC, .. }));
+    assert_eq!(records.iter().filter(|record| is_release(&record.input)).count(), 1);
 }

@@ -1,7 +1,7 @@
 //! What an interrupt leads to: the Dynamic Capacity log is read until it is empty, in Linux' order.
 //!
 //! ```text
-//! event status ─▶ 0100h ─▶ per record: chain, forced release, ... ─▶ closed chain: policy ─▶ 4802h / 4803h
+//! event status ─▶ 0100h ─▶ per record: chain, forced release, ... ─▶ closed chains: policy ─▶ 4802h / 4803h
 //!                   ▲                                                                            │
 //!                   └──────────────── 0101h of the same records, in order ◀──────────────────────┘   until 0 records
 //! ```
@@ -134,10 +134,8 @@ impl Host {
                 self.after_overflow(bus, lost_records)?;
                 return Ok(core::mem::take(&mut self.unreported));
             }
-            for record in &batch.records {
-                self.take_record(record);
-                self.follow_policy(bus)?;
-            }
+            batch.records.iter().for_each(|record| self.take_record(record));
+            self.follow_policy(bus)?;
         }
         Err(DrainError::NeverEmpty { reads: READS_MAX })
     }

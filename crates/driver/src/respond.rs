@@ -74,11 +74,37 @@ impl Host {
             }
         }
         if self.policy.release_time() == ReleaseTime::Now {
+            self.release_together(bus)?;
             while let Some(handled) = self.release_requested(bus)? {
                 self.unreported.push(handled);
             }
         }
         Ok(())
+    }
+
+    /// Gives back what several requests ask for with one command: each takes the device a while. If it refuses, perhaps
+    /// because it has taken a part away meanwhile, the requests stay and are followed one by one.
+    fn release_together(&mut self, bus: &mut dyn Bus) -> Result<(), MailboxError> {
+        let mut all: Vec<DpaRange> = Vec::new();
+        for asked in &self.requests {
+            let ranges = self.extents.leaving(asked);
+            // A request that was repeated asks for what leaves already.
+            all.extend(
+                ranges.into_iter().filter(|range| !all.iter().any(|other| other.overlaps(*range))).collect::<Vec<_>>(),
+            );
+        }
+        if self.requests.len() < 2 || all.is_empty() {
+            return Ok(());
+        }
+        match self.release(bus, &all) {
+            Ok(()) => {
+                self.requests.clear();
+                self.unreported.push(Handled::Released { ranges: all });
+                Ok(())
+            }
+            Err(error) if error.refusal().is_some() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Answers the oldest offer and takes it from the queue.
