@@ -1,5 +1,5 @@
-//! Hosts and their log. A host that died between its answer and the clear of its records: its next life finds them in the log, and must not
-//! take an offer that was answered for one that waits.
+//! Hosts and their log. One that died between its answer and the clear of its records finds them in its next life, and
+//! must not take an offer that was answered for one that waits.
 
 use device::extents;
 use device::operation::Input;
