@@ -33,11 +33,8 @@ struct Bench {
 fn config() -> VmConfig {
     let device = DeviceRequest {
         id: "cxl-vmem0".into(),
-        serial: 0,
-        num_dc_regions: None,
         dc_regions_total_size_bytes: Some(4096 * MIB),
-        dc_block_size_bytes: None,
-        mailbox_payload_bytes: None,
+        ..DeviceRequest::default()
     };
     let device = DeviceConfig::lazy(&device).expect("a device");
     let window_base = AddressMap::new(1 << 30).fixed_window_base().expect("a base");

@@ -105,11 +105,9 @@ fn tags() -> anyhow::Result<[Tag; 2]> {
 fn config() -> anyhow::Result<VmConfig> {
     let request = DeviceRequest {
         id: "cxl-vmem0".into(),
-        serial: 0,
         num_dc_regions: Some(1),
         dc_regions_total_size_bytes: Some(4 * GIB),
-        dc_block_size_bytes: None,
-        mailbox_payload_bytes: None,
+        ..DeviceRequest::default()
     };
     config_of(None, Some(8 * GIB), &[request])
 }

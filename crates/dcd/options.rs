@@ -91,14 +91,7 @@ pub(crate) fn device(text: &str) -> Result<DeviceRequest, String> {
     if kind != "cxl-type3" && kind != "driver=cxl-type3" {
         return Err(format!("'{kind}' is not a device that is offered: cxl-type3 is"));
     }
-    let mut request = DeviceRequest {
-        id: String::new(),
-        serial: 0,
-        num_dc_regions: None,
-        dc_regions_total_size_bytes: None,
-        dc_block_size_bytes: None,
-        mailbox_payload_bytes: None,
-    };
+    let mut request = DeviceRequest::default();
     let (mut has_memdev, number) = (false, |value: &str| parse_number(value));
     for (key, value) in pairs {
         match key {

@@ -231,11 +231,8 @@ pub(crate) fn config_of(
 ) -> anyhow::Result<VmConfig> {
     let default = [DeviceRequest {
         id: "cxl-vmem0".into(),
-        serial: 0,
-        num_dc_regions: None,
         dc_regions_total_size_bytes: Some(4 << 30),
-        dc_block_size_bytes: None,
-        mailbox_payload_bytes: None,
+        ..DeviceRequest::default()
     }];
     let requests = if devices.is_empty() { &default[..] } else { devices };
     let devices = requests.iter().map(DeviceConfig::lazy).collect::<Result<Vec<_>, _>>()?;

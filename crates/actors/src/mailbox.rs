@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use device::config::{DeviceConfig, DeviceIndex};
-use device::mailbox::{self, Fact, Input, Route};
+use device::mailbox::{self, Input, Route};
 use device::operation::{Fact as AnyFact, Input as AnyInput, Reply};
 use device::{Seq, extents};
 use journal::record::Origin;
@@ -128,13 +128,9 @@ impl Mailbox {
         }
         for fact in &decision.facts {
             if let AnyFact::Mailbox(fact) = fact {
-                self.make_true(fact);
+                self.state.evolve(fact);
             }
         }
         Ok((self.last_fact, decision.reply))
-    }
-
-    fn make_true(&mut self, fact: &Fact) {
-        self.state.evolve(fact);
     }
 }

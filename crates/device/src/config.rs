@@ -80,7 +80,7 @@ impl DeviceConfig {
 }
 
 /// The options of a device as they are asked for, not yet checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceRequest {
     /// `id`
     pub id: String,
@@ -281,11 +281,6 @@ impl VmConfig {
             }
         }
         Ok(())
-    }
-
-    /// The device with an id.
-    pub fn device_by_id(&self, id: &str) -> Option<DeviceIndex> {
-        (0u8..).zip(&self.devices).find(|(_, device)| device.id == id).map(|(index, _)| DeviceIndex(index))
     }
 }
 
