@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm};
+use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
 use criterion::{Criterion, criterion_group, criterion_main};
-use device::backends::{BackendKind, BackendSpec, Population, Sharing, Source};
-use device::config::{DeviceConfig, DeviceIndex, DeviceRequest, VmConfig};
+use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
+use device::config::{DeviceIndex, DeviceRequest, VmConfig};
 use device::extents::{AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy};
 use driver::{Bus, Host, Policy};
 use journal::Durability;
@@ -30,15 +30,16 @@ struct Bench {
     _dir: tempfile::TempDir,
 }
 
-fn config() -> VmConfig {
+fn vm_request() -> VmRequest {
     let device = DeviceRequest {
         id: "cxl-vmem0".into(),
         dc_regions_total_size_bytes: Some(4096 * MIB),
         ..DeviceRequest::default()
     };
-    let device = DeviceConfig::lazy(&device).expect("a device");
     let window_base = AddressMap::new(1 << 30).fixed_window_base().expect("a base");
-    VmConfig { memory_bytes: 1 << 30, window_base, window_bytes: 8 << 30, devices: vec![device] }
+    let (windows_bytes, root_ports) = (vec![8 << 30], vec!["rp0".into()]);
+    let config = VmConfig { memory_bytes: 1 << 30, window_base, windows_bytes, root_ports };
+    VmRequest { config, devices: vec![device] }
 }
 
 impl Bench {
@@ -48,8 +49,8 @@ impl Bench {
         // Beside the target directory, so that it is the disk that is measured and not memory.
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a directory");
         let options = StartOptions {
-            config: Some(config()),
-            default_config: config(),
+            vm: Some(vm_request()),
+            default_vm: vm_request(),
             journal: JournalPlace::Directory(dir.path().join("journal")),
             durability: Durability::Disk,
             journal_limit_bytes: None,
@@ -57,6 +58,8 @@ impl Bench {
             guest,
             build: "bench".into(),
             listener: Arc::new(|_, _| ()),
+            backend_dir: None,
+            progress: Arc::new(|_, _, _| ()),
         };
         let (vm, _) = runtime.block_on(actors::start(options)).expect("a VM");
         let bus = vm.bus();
@@ -69,6 +72,7 @@ impl Bench {
             size_bytes,
             sharing: Sharing::Shared,
             population: Population::OnDemand,
+            reservation: Reservation::Reserved,
             tag: tag(n),
             tag_text: tag(n).to_string(),
         };

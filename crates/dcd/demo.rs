@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm};
+use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
 use anyhow::{Context, ensure};
 use device::Seq;
-use device::backends::{BackendKind, BackendSpec, Population, Sharing, Source};
-use device::config::{DeviceConfig, DeviceIndex, DeviceRequest, VmConfig};
+use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
+use device::config::{DeviceConfig, DeviceIndex, DeviceRequest};
 use device::extents::{
     AddRequest, Notice, NoticeKind, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy,
     TagState,
@@ -19,7 +19,8 @@ use tokio::runtime::Runtime;
 use wire::{Dpa, Hpa, Tag};
 
 use crate::journal_verb::open;
-use crate::run::{Accel, config_of};
+use crate::run::Accel;
+use crate::vm_parts::VmParts;
 use crate::{BUILD, place, print_line, size, table};
 
 const GIB: u64 = 1 << 30;
@@ -67,7 +68,7 @@ impl Demo {
 
     fn show_journal(&self, dir: &std::path::Path) -> anyhow::Result<()> {
         let opened = open(dir)?;
-        let rows = table::rows(&opened.genesis.config, &opened.records);
+        let rows = table::rows(&opened.records);
         if self.json {
             rows.iter().try_for_each(|row| print_line(&json!({"journal": row}).to_string()))?;
         } else {
@@ -102,14 +103,14 @@ fn tags() -> anyhow::Result<[Tag; 2]> {
     Ok([Tag::parse("5be13bce-ae34-4a77-b6c3-16df975fcf1a")?, Tag::parse("6be13bce-ae34-4a77-b6c3-16df975fcf1a")?])
 }
 
-fn config() -> anyhow::Result<VmConfig> {
+fn vm() -> anyhow::Result<VmRequest> {
     let request = DeviceRequest {
         id: "cxl-vmem0".into(),
         num_dc_regions: Some(1),
         dc_regions_total_size_bytes: Some(4 * GIB),
         ..DeviceRequest::default()
     };
-    config_of(None, Some(8 * GIB), &[request])
+    VmParts { windows_bytes: vec![8 * GIB], devices: vec![request], ..VmParts::default() }.request()
 }
 
 /// Bytes that differ from place to place, so that a wrong place shows.
@@ -121,10 +122,10 @@ fn pattern(seed: u64, len_bytes: usize) -> Vec<u8> {
 impl<'a> Stage<'a> {
     fn open(demo: &Demo, runtime: &'a Runtime, dir: PathBuf) -> anyhow::Result<Self> {
         let notices = Arc::new(Mutex::new(Vec::new()));
-        let config = config()?;
+        let vm = vm()?;
         let options = StartOptions {
-            config: Some(config.clone()),
-            default_config: config,
+            vm: Some(vm.clone()),
+            default_vm: vm,
             journal: JournalPlace::Directory(dir),
             durability: Durability::Disk,
             journal_limit_bytes: None,
@@ -135,6 +136,8 @@ impl<'a> Stage<'a> {
                 let notices = Arc::clone(&notices);
                 Arc::new(move |_: &DeviceConfig, notice: &Notice| lock(&notices).push(notice.clone()))
             },
+            backend_dir: None,
+            progress: Arc::new(|_, _, _| ()),
         };
         let (vm, started) = runtime.block_on(actors::start(options))?;
         ensure!(started.records == Seq(0), "--journal names a journal that has records already; name a new directory");
@@ -170,6 +173,7 @@ impl<'a> Stage<'a> {
                 size_bytes: GIB,
                 sharing: Sharing::Shared,
                 population: Population::OnDemand,
+                reservation: Reservation::Reserved,
                 tag,
                 tag_text: tag.to_string(),
             };

@@ -60,7 +60,7 @@ fn decode(recovered: &Recovered) -> anyhow::Result<Opened> {
 fn show(dir: &Path, json: bool) -> anyhow::Result<()> {
     let Opened { genesis, records } = open(dir)?;
     if !json {
-        return print_line(&table::table(&table::rows(&genesis.config, &records)));
+        return print_line(&table::table(&table::rows(&records)));
     }
     print_line(&serde_json::to_string(&serde_json::json!({"genesis": genesis}))?)?;
     records.iter().try_for_each(|record| print_line(&serde_json::to_string(record)?))

@@ -5,17 +5,23 @@
 
 mod add;
 mod client;
+mod config_file;
+mod config_schema;
 mod demo;
 mod journal_verb;
 mod list;
 mod options;
 mod place;
+mod qmp_doc;
+mod qtest;
 mod release;
 mod replay_verb;
 mod run;
+mod schema_verb;
 mod size;
 mod status;
 mod table;
+mod vm_parts;
 mod watch;
 
 use std::io::Write;
@@ -42,6 +48,8 @@ enum Verb {
     Watch(watch::Watch),
     Journal(journal_verb::Journal),
     Replay(replay_verb::Replay),
+    QmpDoc(qmp_doc::QmpDoc),
+    Schema(schema_verb::Schema),
 }
 
 /// The program's name and version, as journals remember it.
@@ -63,6 +71,8 @@ fn main() -> ExitCode {
         Verb::Watch(watch) => watch.run(),
         Verb::Journal(journal) => journal.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::QmpDoc(doc) => doc.run(),
+        Verb::Schema(schema) => schema.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,7 +92,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// Prints a line at once; a reader that is gone is an error, not a panic.
 fn print_line(line: &str) -> anyhow::Result<()> {
+    print_text(&format!("{line}\n"))
+}
+
+/// Prints lines as [`print_line`] prints one.
+fn print_text(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
+    out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use device::backends::Holder;
-use device::config::DeviceIndex;
 use device::laws::LAWS;
 use device::vm::Vm;
 use serde_json::json;
@@ -51,12 +50,12 @@ impl Replay {
 }
 
 fn print_state(vm: &Vm) -> anyhow::Result<()> {
-    for (config, device) in vm.config.devices.iter().zip(&vm.devices) {
+    for device in vm.devices.values() {
         let extents = &device.extents;
         let held: u64 = extents.accepted().iter().map(|extent| extent.range.len_bytes).sum();
         print_line(&format!(
             "{}: {} offers, {} extents of {} in all, generation {}, {} event records",
-            config.id,
+            device.config.id,
             extents.offers().len(),
             extents.accepted().len(),
             size::people(held),
@@ -73,11 +72,12 @@ fn print_state(vm: &Vm) -> anyhow::Result<()> {
         }
     }
     for (id, backend) in vm.backends.iter() {
-        let name = |index: DeviceIndex| vm.config.devices.get(usize::from(index.0)).map_or("?", |device| &device.id);
+        let name = |index| vm.device_id(index);
         let holder = match backend.holder {
             Holder::Free => "free".to_owned(),
             Holder::Reserved { device, by } => format!("reserved by {}, {by}", name(device)),
             Holder::Attached { device, by } => format!("attached to {}, {by}", name(device)),
+            Holder::Memdev { device, by } => format!("the memory of {}, {by}", name(device)),
         };
         print_line(&format!("backend {id}: {}, {holder}", size::people(backend.spec.size_bytes)))?;
     }

@@ -1,20 +1,26 @@
 //! `dcd run`: the long-running program.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use actors::{Fatal, GuestProgram, JournalPlace, Object, StartOptions, Started, Vm};
+use actors::{Fatal, GuestProgram, JournalPlace, Object, PreallocListener, StartOptions, Started, Vm, VmRequest};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use device::backends::Survival;
-use device::config::{DeviceConfig, DeviceRequest, VmConfig};
+use device::config::{DeviceConfig, DeviceRequest};
 use device::extents::Notice;
 use driver::Policy;
 use journal::Durability;
-use platform::AddressMap;
+use memory::BackendDir;
 use qmp::{EventSender, ListenSpec, Server, VmService};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wire::Tag;
 
+use crate::config_file::ConfigFile;
+use crate::options::DeviceOption;
+use crate::qtest::Qtest;
+use crate::vm_parts::VmParts;
 use crate::{BUILD, options, place, print_line, size};
 
 /// Run a device until SIGTERM or QMP `quit`; a second run on the same journal resumes it.
@@ -22,54 +28,84 @@ use crate::{BUILD, options, place, print_line, size};
 #[command(
     after_help = "Examples:\n  dcd run\n  dcd run --device cxl-type3,id=cxl-vmem0,num-dc-regions=1,dc-regions-total-size=4G \\\n          \
                         --object memory-backend-ram,id=tm0,size=1G,share=on,tag=5be13bce-ae34-4a77-b6c3-16df975fcf1a \\\n          \
-                        --qmp unix:/tmp/dcd.sock --journal /var/lib/dcd/journal"
+                        --qmp unix:/tmp/dcd.sock --journal /var/lib/dcd/journal\n  dcd run --qtest unix:/tmp/qtest.sock --qmp unix:/tmp/dcd.sock --journal none"
 )]
 pub(crate) struct Run {
+    /// A TOML file that says the same as the options; `dcd schema config` describes it. An option goes before its key.
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
     /// Guest memory in bytes (K, M, G: powers of 1024). Default: 1G.
     #[arg(long, value_parser = options::size, value_name = "SIZE")]
     memory: Option<u64>,
-    /// The CXL fixed memory window: size=BYTES. Default: one that fits the devices.
+    /// A CXL fixed memory window: size=BYTES; may be repeated. Default: one that fits the devices.
     #[arg(long, value_parser = options::window, value_name = "size=SIZE")]
-    window: Option<u64>,
+    window: Vec<u64>,
     /// A device; may be repeated. Default: cxl-vmem0 with one region of 4G.
     ///
-    /// cxl-type3,id=ID,dc-regions-total-size=SIZE, then perhaps num-dc-regions=N, sn=N, dc-block-size=SIZE,
-    /// mailbox-payload=SIZE, bus=NAME.
+    /// cxl-type3,id=ID, then dc-regions-total-size=SIZE for capacity that is added by tag, or volatile-dc-memdev=ID for
+    /// one backend behind all of it (with unique-tags=on or off); and perhaps volatile-memdev=ID (static memory),
+    /// num-dc-regions=N, sn=N, dc-block-size=SIZE, mailbox-payload=SIZE, bus=PORT.
+    /// cxl-rp,id=PORT is a root port; where none is given, each device has one. pxb-cxl,bus_nr=12 is understood.
     #[arg(long, value_parser = options::device, value_name = "cxl-type3,id=ID,...")]
-    device: Vec<DeviceRequest>,
+    device: Vec<DeviceOption>,
     /// A backend; may be repeated.
     ///
-    /// memory-backend-ram,id=ID,size=SIZE, then perhaps tag=UUID, share=on or off, prealloc=on or off.
+    /// memory-backend-ram, -memfd or -file with id=ID,size=SIZE, then perhaps tag=UUID and, each on or off, share,
+    /// prealloc, reserve; of a memfd hugetlb, hugetlbsize=SIZE, seal; of a file mem-path=PATH, readonly, discard-data,
+    /// align=SIZE.
     #[arg(long, value_parser = options::object, value_name = "memory-backend-ram,id=ID,...")]
     object: Vec<Object>,
+    /// The directory that holds the files of all memory-backend-file; without it there can be none.
+    #[arg(long, value_name = "DIR")]
+    backend_dir: Option<PathBuf>,
     /// Where QMP clients connect: unix:PATH or tcp:HOST:PORT, then perhaps ,server=on,wait=off. May be repeated.
     #[arg(long, value_name = "ADDRESS")]
     qmp: Vec<String>,
     /// The journal's directory, or none. Default: dcd/journal in the XDG state directory.
     #[arg(long, value_name = "DIR|none")]
     journal: Option<PathBuf>,
-    /// When an answer may leave: its record on disk, with the operating system, or at once.
-    #[arg(long, value_enum, default_value = "disk")]
-    durability: DurabilityArgument,
+    /// When an answer may leave: its record on disk (the default), with the operating system, or at once.
+    #[arg(long, value_enum)]
+    durability: Option<DurabilityArgument>,
     /// Bytes of journal at which the VM stops (a warning comes at 90 %).
     #[arg(long, value_parser = options::size, value_name = "SIZE")]
     journal_limit: Option<u64>,
-    /// What runs the guest: soft is a guest inside this process; auto takes the best that works.
-    #[arg(long, value_enum, default_value = "auto")]
-    accel: Accel,
-    /// The guest: driver[,policy=accept|reject|hold], or none.
-    #[arg(long, default_value = "driver", value_parser = guest)]
-    guest: GuestProgram,
+    /// What runs the guest: soft is a guest inside this process; auto, the default, takes the best that works.
+    #[arg(long, value_enum)]
+    accel: Option<Accel>,
+    /// Where a qtest driver is the guest: unix:PATH or tcp:HOST:PORT, then perhaps ,server=on,wait=off.
+    ///
+    /// Where something listens at PATH already, it is connected to, as QEMU does; otherwise PATH is listened at.
+    #[arg(long, value_name = "ADDRESS")]
+    qtest: Option<String>,
+    /// The guest: driver[,policy=POLICY], or none. Default: driver, or none with --qtest.
+    ///
+    /// The policy is accept, reject, hold (nothing is answered), subset (a part of every offer is accepted), late (answers
+    /// come 100 ms after the event) or linux (what Linux does). For linux: busy=UUID, may be repeated, is a tag whose
+    /// memory is in use, so that a request to release it gets no answer.
+    #[arg(long, value_name = "driver[,policy=POLICY]|none", value_parser = guest)]
+    guest: Option<GuestProgram>,
 }
 
+/// When an answer may leave.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum DurabilityArgument {
+pub(crate) enum DurabilityArgument {
     /// On disk: nothing that was answered is lost, whatever ends.
     Disk,
     /// With the operating system: a killed process loses nothing, a power cut may.
     Process,
     /// At once: whatever ends may take what was answered.
     None,
+}
+
+impl DurabilityArgument {
+    fn durability(self) -> Durability {
+        match self {
+            Self::Disk => Durability::Disk,
+            Self::Process => Durability::Process,
+            Self::None => Durability::None,
+        }
+    }
 }
 
 /// What runs the guest.
@@ -91,26 +127,62 @@ impl Accel {
     }
 }
 
-fn guest(text: &str) -> Result<GuestProgram, String> {
-    match text {
-        "none" => Ok(GuestProgram::None),
-        "driver" | "driver,policy=accept" => Ok(GuestProgram::Driver(Policy::Accept)),
-        "driver,policy=reject" => Ok(GuestProgram::Driver(Policy::Reject)),
-        "driver,policy=hold" => Ok(GuestProgram::Driver(Policy::Hold)),
-        _ => Err(format!("'{text}' is no guest: driver[,policy=accept|reject|hold] or none")),
+pub(crate) fn guest(text: &str) -> Result<GuestProgram, String> {
+    let (kind, pairs) = options::pairs(text)?;
+    if kind != "driver" {
+        let none = (text == "none").then_some(GuestProgram::None);
+        return none.ok_or_else(|| format!("'{text}' is no guest: driver[,policy=POLICY][,busy=UUID...] or none"));
     }
+    let (mut policy, mut busy) = (Policy::default(), Vec::new());
+    for (key, value) in pairs {
+        match key {
+            "policy" => policy = value.parse().map_err(|error| format!("'{value}' is no policy: {error}"))?,
+            "busy" => busy.push(Tag::parse(value).map_err(|error| format!("busy={value}: {error}"))?),
+            _ => return Err(format!("'{key}' is no property of a driver: policy and busy are")),
+        }
+    }
+    if !busy.is_empty() && policy != Policy::Linux {
+        return Err(format!("policy={policy} does not look at busy memory: busy=UUID needs policy=linux"));
+    }
+    Ok(GuestProgram::Driver { policy, busy })
 }
 
 impl Run {
     /// Runs until it is told to end.
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(self.serve())
+        let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+        runtime.block_on(self.behind(file).serve())
+    }
+
+    /// The options, and where there is none what the file says.
+    fn behind(self, file: ConfigFile) -> Self {
+        fn or<T>(option: Vec<T>, file: Vec<T>) -> Vec<T> {
+            if option.is_empty() { file } else { option }
+        }
+        Self {
+            config: self.config,
+            memory: self.memory.or(file.memory),
+            window: or(self.window, file.window),
+            device: or(self.device, file.device),
+            object: or(self.object, file.object),
+            backend_dir: self.backend_dir.or(file.backend_dir),
+            qmp: or(self.qmp, file.qmp),
+            qtest: self.qtest.or(file.qtest),
+            journal: self.journal.or(file.journal),
+            durability: self.durability.or(file.durability),
+            journal_limit: self.journal_limit.or(file.journal_limit),
+            accel: self.accel.or(file.accel),
+            guest: self.guest.or(file.guest),
+        }
     }
 
     async fn serve(self) -> anyhow::Result<()> {
         let (events, listens) = (EventSender::new(), self.listens()?);
         let journal = self.journal_place()?;
+        let qtest = self.qtest.as_deref().map(Qtest::open).transpose()?;
+        // A driver outside is the guest.
+        let default_guest = if qtest.is_some() { GuestProgram::None } else { GuestProgram::from(Policy::Accept) };
         let listener = {
             let events = events.clone();
             Arc::new(move |device: &DeviceConfig, notice: &Notice| {
@@ -119,26 +191,27 @@ impl Run {
             })
         };
         let options = StartOptions {
-            config: self.config()?,
-            default_config: config_of(None, None, &[])?,
+            vm: self.vm()?,
+            default_vm: VmParts::default().request()?,
             journal: journal.clone(),
-            durability: match self.durability {
-                DurabilityArgument::Disk => Durability::Disk,
-                DurabilityArgument::Process => Durability::Process,
-                DurabilityArgument::None => Durability::None,
-            },
+            durability: self.durability.map_or(Durability::Disk, DurabilityArgument::durability),
             journal_limit_bytes: self.journal_limit,
             objects: self.object.clone(),
-            guest: self.guest,
+            guest: self.guest.clone().unwrap_or(default_guest),
             build: BUILD.into(),
             listener,
+            backend_dir: self.backend_dir.as_deref().map(BackendDir::open).transpose()?,
+            progress: prealloc_listener(events.clone()),
         };
         // Before anybody can be told that it is ready: a signal from then on is a request to end, not a death.
         let mut signals = Signals::new()?;
         let (vm, started) = actors::start(options).await?;
         let service = Arc::new(VmService::new(vm.clone()));
         let server = Server::start(listens, Arc::clone(&service), events).await?;
-        self.announce(&vm, &started, &journal, server.addresses())?;
+        let mut addresses: Vec<_> = server.addresses().iter().map(|address| format!("qmp: {address}")).collect();
+        addresses.extend(qtest.as_ref().map(|qtest| format!("qtest: {}", qtest.address)));
+        let _socket_file = qtest.map(|qtest| qtest.serve(&vm)).transpose()?;
+        self.announce(&vm, &started, &journal, &addresses)?;
         let ended = wait_for_end(&vm, &service, &mut signals).await;
         server.shutdown().await;
         vm.shutdown().await;
@@ -151,9 +224,26 @@ impl Run {
         }
     }
 
-    fn config(&self) -> anyhow::Result<Option<VmConfig>> {
-        let is_default = self.memory.is_none() && self.window.is_none() && self.device.is_empty();
-        if is_default { Ok(None) } else { config_of(self.memory, self.window, &self.device).map(Some) }
+    /// The VM that the options describe; `None` where they describe none.
+    fn vm(&self) -> anyhow::Result<Option<VmRequest>> {
+        let mut parts = VmParts {
+            memory_bytes: self.memory,
+            windows_bytes: self.window.clone(),
+            objects: self.object.clone(),
+            ..VmParts::default()
+        };
+        let is_bridge = |option: &&DeviceOption| **option == DeviceOption::HostBridge;
+        if self.device.iter().filter(is_bridge).count() > 1 {
+            bail!("--device pxb-cxl is given twice: there is one host bridge, bus_nr=12");
+        }
+        for option in &self.device {
+            match option {
+                DeviceOption::Type3(device) => parts.devices.push(DeviceRequest::clone(device)),
+                DeviceOption::RootPort(id) => parts.root_ports.push(id.clone()),
+                DeviceOption::HostBridge => {}
+            }
+        }
+        if parts.is_default() { Ok(None) } else { parts.request().map(Some) }
     }
 
     fn journal_place(&self) -> anyhow::Result<JournalPlace> {
@@ -181,18 +271,13 @@ impl Run {
     }
 
     fn announce(&self, vm: &Vm, started: &Started, journal: &JournalPlace, addresses: &[String]) -> anyhow::Result<()> {
-        for device in &vm.config().devices {
-            let total_bytes = device.regions.iter().map(|region| region.len_bytes).sum();
-            let regions = device.regions.len();
-            print_line(&format!(
-                "{}: {regions} DC regions, {} in all, no memory of its own",
-                device.id,
-                size::people(total_bytes)
-            ))?;
+        for (_, device) in vm.devices() {
+            print_line(&describe(&device))?;
         }
-        let window = vm.window();
-        print_line(&format!("window: {} at {}", size::people(window.size_bytes()), window.base()))?;
-        print_line(self.accel.describe())?;
+        for (base, size_bytes) in vm.config().windows() {
+            print_line(&format!("window: {} at {base}", size::people(size_bytes)))?;
+        }
+        print_line(self.accel.unwrap_or(Accel::Auto).describe())?;
         match journal {
             JournalPlace::None => print_line("journal: none (nothing can be replayed or resumed)")?,
             JournalPlace::Directory(dir) if started.records.0 == 0 => {
@@ -218,31 +303,28 @@ impl Run {
                 "journal: a group from {first} on was cut short; it was never acknowledged and is gone"
             ))?;
         }
-        addresses.iter().try_for_each(|address| print_line(&format!("qmp: {address}")))?;
+        addresses.iter().try_for_each(|address| print_line(address))?;
         print_line("ready")
     }
 }
 
-/// A VM of these parts, with defaults for those that are not given.
-pub(crate) fn config_of(
-    memory: Option<u64>,
-    window: Option<u64>,
-    devices: &[DeviceRequest],
-) -> anyhow::Result<VmConfig> {
-    let default = [DeviceRequest {
-        id: "cxl-vmem0".into(),
-        dc_regions_total_size_bytes: Some(4 << 30),
-        ..DeviceRequest::default()
-    }];
-    let requests = if devices.is_empty() { &default[..] } else { devices };
-    let devices = requests.iter().map(DeviceConfig::lazy).collect::<Result<Vec<_>, _>>()?;
-    let memory_bytes = memory.unwrap_or(1 << 30);
-    let window_base = AddressMap::new(memory_bytes).fixed_window_base();
-    let window_base = window_base.with_context(|| format!("--memory {memory_bytes} leaves no room for a window"))?;
-    let window_bytes = window.unwrap_or_else(|| devices.iter().map(DeviceConfig::dpa_end).sum());
-    let config = VmConfig { memory_bytes, window_base, window_bytes, devices };
-    config.check()?;
-    Ok(config)
+/// Tells people and clients how far a preallocation is. At the start there is no client yet.
+fn prealloc_listener(events: EventSender) -> PreallocListener {
+    Arc::new(move |id: &str, done_bytes, total_bytes| {
+        let (done, total) = (size::short(done_bytes), size::short(total_bytes));
+        // Nobody who closed stderr wants to know.
+        writeln!(std::io::stderr(), "backend {id}: {done} of {total} preallocated").ok();
+        let (name, data) = qmp::prealloc_event(id, done_bytes, total_bytes);
+        events.send(name, data);
+    })
+}
+
+/// One line about a device.
+fn describe(device: &DeviceConfig) -> String {
+    let (regions, total) = (device.regions.len(), size::people(device.dynamic_len_bytes()));
+    let memory: Vec<_> = device.memdevs().map(|(property, id)| format!("{property} {id}")).collect();
+    let memory = if memory.is_empty() { "no memory of its own".to_owned() } else { memory.join(", ") };
+    format!("{}: {regions} DC regions, {total} in all, {memory}", device.id)
 }
 
 /// The signals that end a run.

@@ -1,19 +1,19 @@
 //! The journal as a table.
 
 use comfy_table::{Table, presets};
-use device::config::VmConfig;
 use device::mailbox;
 use device::operation::Input;
 use journal::record::Record;
-use replay::Row;
+use replay::{DeviceNames, Row};
 
 /// Rows of a journal. Register writes that follow each other directly are one row: a guest that looks for the device
 /// makes many.
-pub(crate) fn rows(config: &VmConfig, records: &[Record]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+pub(crate) fn rows(records: &[Record]) -> Vec<Row> {
+    let (mut rows, mut names) = (Vec::new(), DeviceNames::default());
     for run in records.chunk_by(|first, second| is_register_write(first) && is_register_write(second)) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        let mut row = Row::of(config, first);
+        let mut row = Row::of(&names, first);
+        run.iter().for_each(|record| names.follow(record));
         if run.len() > 1 {
             row.record = format!("{}-{}", first.stamp.seq, last.stamp.seq.0);
             row.input = format!("{} register writes", run.len());

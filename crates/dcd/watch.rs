@@ -43,10 +43,9 @@ fn describe(event: &Value) -> String {
     let spans = extents
         .iter()
         .map(|extent| format!("{} at {:#x}", size::people(number(&extent["len"])), number(&extent["offset"])));
-    let forced = if data["forced"] == true { " by force" } else { "" };
     let reason = data["reason"].as_str().map(|reason| format!(" ({reason})")).unwrap_or_default();
     format!(
-        "#{} {verb}{forced}{reason}: tag {} in region {}: {}",
+        "#{} {verb}{reason}: tag {} in region {}: {}",
         data["record"],
         data["tag"].as_str().unwrap_or("none"),
         data["region"],

@@ -3,9 +3,12 @@
 //! ```text
 //! stopped at T ── resume ─▶ running: T + time of the host since ── pause ─▶ stopped at T'      T' >= T
 //!      └─ step, advance_to: forward only, in either state
+//!
+//! drive_by_hand: from then on it shows T in either state, and only step and advance_to move it
 //! ```
 //!
-//! The host's monotonic clock drives it while it runs. Absent on purpose: the time of day (it jumps), and ticks: nobody is
+//! The host's monotonic clock drives it while it runs, until a person or a test takes over; whether it runs is still
+//! what the VM goes by. Absent on purpose: the time of day (it jumps), and ticks: nobody is
 //! woken by this clock.
 
 use std::{
@@ -26,12 +29,22 @@ pub struct VmClock {
 struct Hand {
     at_ns: u64,
     running_since: Option<Instant>,
+    drive: Drive,
+}
+
+/// What makes time pass while the clock runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drive {
+    /// The host's clock.
+    Host,
+    /// Steps and advances only.
+    Hand,
 }
 
 impl Hand {
     fn now_ns(&self) -> u64 {
-        let since = self.running_since.map_or(Duration::ZERO, |start| start.elapsed());
-        self.at_ns.saturating_add(nanoseconds(since))
+        let since = self.running_since.filter(|_| self.drive == Drive::Host);
+        self.at_ns.saturating_add(nanoseconds(since.map_or(Duration::ZERO, |start| start.elapsed())))
     }
 
     /// Makes now the time of the last change, so that what is changed next counts from here.
@@ -50,7 +63,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 impl VmClock {
     /// A clock that stands at `time` until it is resumed or stepped.
     pub fn stopped_at(time: VmTime) -> VmClock {
-        VmClock { hand: Mutex::new(Hand { at_ns: time.0, running_since: None }) }
+        VmClock { hand: Mutex::new(Hand { at_ns: time.0, running_since: None, drive: Drive::Host }) }
     }
 
     /// What the clock shows.
@@ -58,7 +71,7 @@ impl VmClock {
         VmTime(self.hand().now_ns())
     }
 
-    /// Whether time passes by itself.
+    /// Whether the VM runs, and time passes by itself unless the clock is driven by hand.
     pub fn is_running(&self) -> bool {
         self.hand().running_since.is_some()
     }
@@ -75,6 +88,13 @@ impl VmClock {
         hand.settle();
         hand.running_since = None;
         VmTime(hand.at_ns)
+    }
+
+    /// From now on time passes only by [`VmClock::step`] and [`VmClock::advance_to`], whether the clock runs or not.
+    pub fn drive_by_hand(&self) {
+        let mut hand = self.hand();
+        hand.settle();
+        hand.drive = Drive::Hand;
     }
 
     /// Moves the clock forward by `by` and returns the new time.
@@ -124,6 +144,24 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert_eq!(clock.now(), paused);
         assert_eq!(clock.pause(), paused);
+    }
+
+    #[test]
+    fn a_clock_driven_by_hand_stands_still_while_it_runs() {
+        let clock = VmClock::stopped_at(VmTime(0));
+        clock.resume();
+        std::thread::sleep(Duration::from_millis(2));
+        clock.drive_by_hand();
+        let taken_over = clock.now();
+        assert!(taken_over >= VmTime(2_000_000) && clock.is_running());
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(clock.now(), taken_over);
+        assert_eq!(clock.step(Duration::from_nanos(7)), VmTime(taken_over.0 + 7));
+        assert_eq!(clock.pause(), VmTime(taken_over.0 + 7));
+        assert!(!clock.is_running());
+        clock.resume();
+        assert_eq!(clock.advance_to(VmTime(taken_over.0 + 9)), VmTime(taken_over.0 + 9));
+        assert_eq!(clock.now(), VmTime(taken_over.0 + 9));
     }
 
     #[test]

@@ -1,22 +1,25 @@
 //! The 36 defects of QEMU's tagged series, each absent here: one test a defect, named after it.
 //!
-//! Not yet built here, and so not yet testable; the issue that brings each:
-//!
-//! | defect | about | comes with |
+//! | defects | about | tests |
 //! |---|---|---|
-//! | D5 (`qom-set` of a tag in use) | there is no `qom-set` yet; tags are immutable | QEMU's drivers drive it (issue 3) |
-//! | D18 | FM-API 5604h | the fabric manager's interface |
-//! | D26 | tags on plain devices | plain devices (issue 3) |
-//! | D31 | unplugging a device | `device_del` (issue 3) |
-//! | D33 | plain devices' release log | plain devices (issue 3) |
+//! | D1 - D5 | tags: missing, malformed, in another case, twice, changed | `d01_` to `d05_` |
+//! | D6 - D13 | what the window shows, and where | `d06_` to `d13_` |
+//! | D14 - D17 | answers, reservations and failed adds | `d14_` to `d17_` |
+//! | D18 | FM-API 5604h: it is not offered, and changes nothing | `d18_` |
+//! | D19 - D25 | adds of several extents; releases by tag and by range | `d19_` to `d25_` |
+//! | D26 | tags on plain devices | `d26_` |
+//! | D27, D28 | what an operator can ask, and is told | `d27_`, `d28_` |
+//! | D29 - D32 | what is left after a release, a reset, an unplug and a thousand cycles | `d29_` to `d32_` |
+//! | D33 - D36 | give-backs of plain devices and of parts, counters, sizes | `d33_` to `d36_` |
 
 use device::config::DeviceIndex;
 use driver::{Bus, Host};
+use journal::record::{Origin, Record};
 use serde_json::{Value, json};
 use wire::{Dpa, Hpa, Opcode};
 
-use crate::program::{GIB, MIB, TAG0, TAG1, add_arguments, release_arguments};
-use crate::vm::{InProcess, Wanted, command, update};
+use crate::program::{GIB, MIB, Program, TAG0, TAG1, add_arguments, release_arguments};
+use crate::vm::{DeviceMemory, InProcess, Wanted, command, update};
 
 fn add(vm: &InProcess, tag: &str, extents: &[(u64, u64)]) -> Result<Value, String> {
     vm.qmp("cxl-add-dynamic-capacity", add_arguments(tag, extents))
@@ -49,7 +52,7 @@ fn read_at(vm: &mut InProcess, host: &Host, dpa: u64) -> u64 {
     read64(vm, hpa)
 }
 
-fn read64(vm: &mut InProcess, hpa: Hpa) -> u64 {
+pub(crate) fn read64(vm: &mut InProcess, hpa: Hpa) -> u64 {
     let mut bytes = [0; 8];
     vm.bus.read(hpa, &mut bytes);
     u64::from_le_bytes(bytes)
@@ -63,7 +66,7 @@ fn events(vm: &mut InProcess, host: &Host) -> Vec<(u8, u8, Vec<u8>)> {
     (0..count).map(|n| (record(n)[0x30], record(n)[0x35], record(n)[0x48..0x58].to_vec())).collect()
 }
 
-fn tag_bytes(tag: &str) -> Vec<u8> {
+pub(crate) fn tag_bytes(tag: &str) -> Vec<u8> {
     wire::Tag::parse(tag).expect("a tag").bytes().to_vec()
 }
 
@@ -98,7 +101,9 @@ fn d02_a_malformed_tag_is_refused_everywhere() {
     ] {
         assert!(refused.expect_err("malformed").contains("hyphenated UUID"));
     }
-    assert_eq!(vm.end().len(), 1, "a text that is no tag reaches no actor");
+    let records = vm.end();
+    let of_start = |record: &&Record| matches!(record.origin, Origin::Supervisor | Origin::CommandLine);
+    assert_eq!(records.iter().filter(of_start).count(), records.len(), "a text that is no tag reaches no actor");
 }
 
 #[test]
@@ -117,7 +122,30 @@ fn d04_a_second_backend_with_a_tag_is_refused() {
     vm.object_add("tm0", TAG0, GIB);
     let second = json!({"qom-type": "memory-backend-ram", "id": "tm1", "size": GIB, "tag": TAG0.to_uppercase()});
     let refused = vm.qmp("object-add", second).expect_err("a duplicate");
-    assert_eq!(refused, format!("tag {TAG0} names backend tm0 already, #2: a tag names one backend of the VM"));
+    assert_eq!(refused, format!("tag {TAG0} names backend tm0 already, #3: a tag names one backend of the VM"));
+    vm.end();
+}
+
+#[test]
+fn d05_a_tag_cannot_change_while_its_backend_is_in_use() {
+    let mut vm = InProcess::start(Wanted::default());
+    let mut host = vm.host();
+    vm.object_add("tm0", TAG0, 256 * MIB);
+    let set =
+        |vm: &InProcess, tag: &str| vm.qmp("qom-set", json!({"path": "/objects/tm0", "property": "tag", "value": tag}));
+    set(&vm, TAG1).expect("nobody holds it");
+    add(&vm, TAG0, &[(0, 256 * MIB)]).expect_err("that is no tag any more");
+    set(&vm, TAG0).expect("back");
+    add(&vm, TAG0, &[(0, 256 * MIB)]).expect("an offer");
+    let reserved = set(&vm, TAG1).expect_err("offered");
+    assert!(reserved.contains("is in use: cxl-vmem0 holds the backend (reserved), #"), "{reserved}");
+    host.on_interrupt(&mut vm.bus).expect("an answer");
+    let attached = set(&vm, TAG1).expect_err("accepted");
+    assert!(attached.contains("is in use: cxl-vmem0 holds the backend (attached), #"), "{attached}");
+    assert_eq!(vm.state(TAG0), "accepted");
+    release(&vm, |_| ()).expect("asked");
+    host.on_interrupt(&mut vm.bus).expect("an answer");
+    set(&vm, TAG1).expect("free again");
     vm.end();
 }
 
@@ -168,7 +196,7 @@ fn d08_the_place_in_the_window_comes_from_region_and_decoder() {
 
 /// Where the device's component registers are: BAR0, which the driver has programmed.
 fn decoder_register(vm: &InProcess, decoder: u64, register: u64) -> Hpa {
-    let face = &vm.vm.platform().faces()[0];
+    let (_, face) = &vm.vm.platform().faces()[0];
     let (bar, _) = face.bar(platform::BarIndex::Component).expect("programmed");
     let capability = (0..64u64)
         .map(|index| bar.0 + 0x1000 + index * 4)
@@ -183,7 +211,7 @@ fn decoder_register(vm: &InProcess, decoder: u64, register: u64) -> Hpa {
 }
 
 /// Uncommits a decoder, programs it and commits it; whether it committed.
-fn commit(vm: &mut InProcess, decoder: u64, base: Hpa, len: u64, skip: u64, interleave: u32) -> bool {
+pub(crate) fn commit(vm: &mut InProcess, decoder: u64, base: Hpa, len: u64, skip: u64, interleave: u32) -> bool {
     uncommit(vm, decoder);
     let halves = |value: u64| [(value as u32).to_le_bytes(), ((value >> 32) as u32).to_le_bytes()];
     for (register, value) in [(0, base.0), (8, len), (0x14, skip)] {
@@ -197,7 +225,7 @@ fn commit(vm: &mut InProcess, decoder: u64, base: Hpa, len: u64, skip: u64, inte
     settled(vm, control, |control| control & (1 << 10 | 1 << 11) != 0) & 1 << 10 != 0
 }
 
-fn uncommit(vm: &mut InProcess, decoder: u64) {
+pub(crate) fn uncommit(vm: &mut InProcess, decoder: u64) {
     let control = decoder_register(vm, decoder, 0x10);
     vm.bus.write(control, &0u32.to_le_bytes());
     settled(vm, control, |control| control & 1 << 10 == 0);
@@ -319,7 +347,7 @@ fn d16_a_backend_that_is_offered_cannot_be_deleted() {
     vm.object_add("tm0", TAG0, 256 * MIB);
     add(&vm, TAG0, &[(0, 256 * MIB)]).expect("an offer");
     let refused = vm.qmp("object-del", json!({"id": "tm0"})).expect_err("in use");
-    assert_eq!(refused, "object 'tm0' is in use, can not be deleted: cxl-vmem0 holds it (reserved), #3");
+    assert_eq!(refused, "object 'tm0' is in use, can not be deleted: cxl-vmem0 holds it (reserved), #4");
     vm.end();
 }
 
@@ -333,6 +361,23 @@ fn d17_a_failed_add_leaves_no_trace_on_later_ones() {
     write_at(&mut vm, &host, 0, &[1; 8]);
     assert_eq!(vm.backend_bytes("tm0", 0, 8), [1; 8]);
     vm.end();
+}
+
+/// There is no fabric manager's interface: its Initiate DC Add is a command that this device does not have.
+#[test]
+fn d18_the_fabric_managers_add_is_unsupported_and_changes_nothing() {
+    let mut vm = InProcess::start(Wanted::default());
+    let host = vm.host();
+    vm.object_add("tm0", TAG0, 256 * MIB);
+    let before = vm.runtime.block_on(vm.vm.state()).expect("a state");
+    let mut payload = vec![0; 48];
+    payload[2] = 3;
+    payload[16..32].copy_from_slice(&tag_bytes(TAG0));
+    let refused = command(&mut vm.bus, host.mailbox(), Opcode(0x5604), &payload).expect_err("not offered");
+    assert!(refused.contains("Unsupported") || refused.contains("unsupported"), "{refused}");
+    assert!(host.device().effects(Opcode(0x5604)).is_none(), "and it does not say that it has it");
+    assert_eq!(vm.runtime.block_on(vm.vm.state()).expect("a state"), before);
+    assert!(vm.end().last().expect("a record").facts.is_empty());
 }
 
 #[test]
@@ -421,6 +466,34 @@ fn d25_a_prescriptive_release_checks_the_tag() {
 }
 
 #[test]
+fn d26_a_plain_device_keeps_the_tag_on_the_extent_and_in_every_event() {
+    let mut vm = InProcess::start(Wanted { memory: DeviceMemory::Plain, ..Wanted::default() });
+    let host = vm.host();
+    add(&vm, TAG0, &[(0, 2 * MIB)]).expect("an offer");
+    add(&vm, "", &[(4 * MIB, 2 * MIB)]).expect("an offer without a tag");
+    let nil = vec![0; 16];
+    assert_eq!(events(&mut vm, &host), [(0, 0, tag_bytes(TAG0)), (0, 0, nil.clone())]);
+    for dpa in [0, 4 * MIB] {
+        let answer = update(&[(dpa, 2 * MIB)], 0);
+        command(&mut vm.bus, host.mailbox(), Opcode::ADD_DC_RESPONSE, &answer).expect("accepted");
+    }
+    let status = json!({"path": "cxl-vmem0", "host-id": 0, "region": 0, "tag": TAG0});
+    let status = vm.qmp("cxl-release-dynamic-capacity-status", status).expect("a status");
+    assert_eq!((&status["status"], &status["state"]), (&json!("Committed"), &json!("accepted")));
+    let query = vm.qmp("query-cxl-dynamic-capacity", json!({})).expect("a query");
+    assert_eq!((&query["extents"][0]["tag"], &query["extents"][1]["tag"]), (&json!(TAG0), &Value::Null));
+    let refused = release(&vm, |arguments| arguments["tag"] = "".into()).expect_err("nil releases nothing");
+    assert!(refused.contains("needs a tag"), "{refused}");
+    release(&vm, |_| ()).expect("asked");
+    release(&vm, |arguments| arguments["forced-removal"] = true.into()).expect("taken");
+    let all = events(&mut vm, &host);
+    assert_eq!(all[2..], [(1, 0, tag_bytes(TAG0)), (2, 0, tag_bytes(TAG0))]);
+    let left = vm.qmp("query-cxl-dynamic-capacity", json!({})).expect("a query");
+    assert_eq!(left["extents"].as_array().map(Vec::len), Some(1), "what has no tag is still there");
+    vm.end();
+}
+
+#[test]
 fn d27_the_status_tells_every_state_apart() {
     let (mut vm, mut host) = accepted(&[(0, 256 * MIB)]);
     let status = |vm: &InProcess, tag: &str, region: u8| {
@@ -448,6 +521,21 @@ fn d27_the_status_tells_every_state_apart() {
     .expect("withdrawn");
     assert_eq!(word(&vm, TAG1), ("Pending".into(), "dead".into()));
     vm.end();
+}
+
+#[test]
+fn d28_an_operator_is_told_and_need_not_poll() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = Program::start(dir.path(), &[]);
+    let mut client = program.client();
+    client.object_add("tm0", TAG0, 2 * MIB).expect("a backend");
+    client.add(TAG0, &[(0, 2 * MIB)]).expect("an offer");
+    for told in ["OFFERED", "ACCEPTED"] {
+        assert_eq!(client.wait_for(told, TAG0)["extents"], json!([{"offset": 0, "len": 2 * MIB}]), "{told}");
+    }
+    client.release(TAG0).expect("asked");
+    client.wait_for("RELEASE_REQUESTED", TAG0);
+    assert_eq!(client.wait_for("RELEASED", TAG0)["reason"], "host");
 }
 
 #[test]
@@ -483,6 +571,33 @@ fn d30_a_reset_keeps_accepted_extents_and_unmaps_them_until_a_decoder_is_committ
 }
 
 #[test]
+fn d31_an_unplug_tears_everything_down() {
+    let (mut vm, host) = accepted(&[(0, 256 * MIB), (GIB, 256 * MIB)]);
+    let base = vm.vm.window().base();
+    write_at(&mut vm, &host, 0, &[8; 8]);
+    vm.object_add("tm1", TAG1, 256 * MIB);
+    add(&vm, TAG1, &[(2 * GIB, 256 * MIB)]).expect("an offer");
+    let refused = vm.qmp("device_del", json!({"id": "cxl-vmem0"})).expect_err("in use");
+    let numbers = "2 accepted extents, 1 offers without an answer, 1 committed decoders";
+    assert!(refused.contains(numbers), "{refused}");
+    assert_eq!(read64(&mut vm, base), 0x0808_0808_0808_0808, "a refused unplug changes nothing");
+    vm.qmp("device_del", json!({"id": "cxl-vmem0", "force": true})).expect("forced");
+    assert_eq!((read64(&mut vm, base), read64(&mut vm, Hpa(base.0 + GIB))), (u64::MAX, u64::MAX));
+    for id in ["tm0", "tm1"] {
+        vm.qmp("object-del", json!({"id": id})).expect("nobody holds it");
+    }
+    let device = json!({"driver": "cxl-type3", "id": "cxl-vmem0", "dc-regions-total-size": 4 * GIB});
+    vm.qmp("device_add", device).expect("the port is free");
+    let mut host = vm.host();
+    assert!(host.extents().is_empty());
+    vm.object_add("tm0", TAG0, 256 * MIB);
+    add(&vm, TAG0, &[(0, 256 * MIB)]).expect("an offer");
+    host.on_interrupt(&mut vm.bus).expect("an answer");
+    assert_eq!(read64(&mut vm, base), 0, "new memory, and its own");
+    vm.end();
+}
+
+#[test]
 fn d32_a_thousand_cycles_leave_nothing_behind() {
     let mut vm = InProcess::start(Wanted::default());
     let mut host = vm.host();
@@ -502,6 +617,29 @@ fn d32_a_thousand_cycles_leave_nothing_behind() {
     let after = size(&vm);
     // Sequence numbers grow by a few digits; nothing else does.
     assert!(after < before + 200, "the state grew from {before} to {after} characters");
+    vm.end();
+}
+
+#[test]
+fn d33_a_part_given_back_by_a_plain_device_leaves_the_rest_right() {
+    let mut vm = InProcess::start(Wanted { memory: DeviceMemory::Plain, ..Wanted::default() });
+    let mut host = vm.host();
+    add(&vm, TAG0, &[(256 * MIB, 64 * MIB)]).expect("an offer");
+    host.on_interrupt(&mut vm.bus).expect("an answer");
+    write_at(&mut vm, &host, 256 * MIB, &[1; 8]);
+    write_at(&mut vm, &host, (256 + 48) * MIB, &[2; 8]);
+    let part = update(&[((256 + 16) * MIB, 32 * MIB)], 0);
+    command(&mut vm.bus, host.mailbox(), Opcode::RELEASE_DC, &part).expect("a part");
+    assert_eq!(read_at(&mut vm, &host, 256 * MIB), 0x0101_0101_0101_0101);
+    assert_eq!(read_at(&mut vm, &host, (256 + 16) * MIB), u64::MAX);
+    assert_eq!(read_at(&mut vm, &host, (256 + 48) * MIB), 0x0202_0202_0202_0202);
+    assert_eq!(vm.backend_bytes("dc", (256 + 48) * MIB, 8), [2; 8], "at its own place in the backend");
+    let query = vm.qmp("query-cxl-dynamic-capacity", json!({})).expect("a query");
+    let places: Vec<_> = query["extents"].as_array().expect("extents").iter().map(|e| &e["backend-offset"]).collect();
+    assert_eq!(places, [&json!(256 * MIB), &json!((256 + 48) * MIB)]);
+    let rest = update(&[(256 * MIB, 16 * MIB), ((256 + 48) * MIB, 16 * MIB)], 0);
+    command(&mut vm.bus, host.mailbox(), Opcode::RELEASE_DC, &rest).expect("the rest");
+    assert_eq!(vm.state(TAG0), "released");
     vm.end();
 }
 

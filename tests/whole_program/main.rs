@@ -1,14 +1,22 @@
 //! The whole program: its binary at a shell and a socket, and its actors with a guest in this process.
 
+mod backends;
 mod defects;
 mod demo;
+mod flows;
 mod kill;
 mod lives;
+mod monitor;
+mod plain;
+mod plug;
+mod policies;
 mod program;
 mod qmp;
+mod qtest;
 mod readme;
 mod replay;
 mod resume;
+mod schema;
 mod traffic;
 mod verbs;
 mod vm;

@@ -23,7 +23,7 @@ fn the_greeting_and_the_commands_are_these() {
     let names: Vec<_> =
         commands.as_array().expect("a list").iter().filter_map(|command| command["name"].as_str()).collect();
     expect![[r#"
-        qmp_capabilities query-version query-commands query-status stop cont system_reset quit object-add object-del qom-list qom-get qom-list-get query-memdev cxl-add-dynamic-capacity cxl-release-dynamic-capacity cxl-release-dynamic-capacity-status query-cxl-dynamic-capacity
+        qmp_capabilities query-version query-commands query-qmp-schema query-status query-name query-uuid query-target query-cpus-fast stop cont system_reset quit human-monitor-command object-add object-del qom-list qom-get qom-list-get qom-set query-memdev device_add device_del cxl-add-dynamic-capacity cxl-release-dynamic-capacity cxl-release-dynamic-capacity-status query-cxl-dynamic-capacity
     "#]]
     .assert_eq(&format!("{}\n", names.join(" ")));
 }
@@ -63,7 +63,7 @@ fn the_flow_of_the_cover_letter() {
     release["extents"] = json!([{"offset": 0, "len": GIB}]);
     assert_eq!(client.execute("cxl-release-dynamic-capacity", release).expect("asked"), json!({}));
     let released = client.wait_for("RELEASED", TAG0);
-    assert_eq!(released["forced"], false);
+    assert_eq!(released["reason"], "host");
     let gone = client.execute("cxl-release-dynamic-capacity-status", status).expect("a status");
     assert_eq!((&gone["status"], &gone["state"]), (&json!("Released"), &json!("released")));
 }
@@ -146,7 +146,7 @@ fn requests_come_in_any_shape_and_errors_have_class_and_sentence() {
         region id is too large: 1, the device has 1 (0 to 0)
         extent range is beyond the region end: extent 0 has offset 0xffffffffc0000000 and len 0x40000000, region 0 has 0x100000000 bytes
         no backend has the tag 5be13bce-ae34-4a77-b6c3-16df975fcf1a: create one with object-add (tag=5be13bce-ae34-4a77-b6c3-16df975fcf1a) first
-        Parameter 'qom-type' does not accept value 'memory-backend-file'
+        Parameter 'mem-path' is missing
         Parameter 'policy' is unexpected
         object 'tm0' not found
     "#]]
@@ -169,7 +169,7 @@ fn the_qom_tree_shows_devices_and_backends() {
     let both = client.execute("qom-list-get", json!({"paths": ["/objects/tm0", "cxl-vmem0"]})).expect("lists");
     assert!(both[0]["properties"].as_array().expect("it").iter().any(|p| p["name"] == "share" && p["value"] == true));
     let memdev = client.execute("query-memdev", json!({})).expect("a list");
-    expect![[r#"[{"dump":true,"host-nodes":[],"id":"tm0","merge":false,"policy":"default","prealloc":false,"reserve":false,"share":true,"size":1073741824}]"#]]
+    expect![[r#"[{"dump":true,"host-nodes":[],"id":"tm0","merge":false,"policy":"default","prealloc":false,"reserve":true,"share":true,"size":1073741824}]"#]]
         .assert_eq(&memdev.to_string());
 }
 

@@ -28,14 +28,25 @@ fn the_demo_in_the_readme_is_the_demo() {
 fn the_commands_of_the_readme_are_the_programs() {
     let readme = include_str!("../../README.md");
     let help = printed(&["--help"]);
-    for verb in ["demo", "run", "add", "release", "status", "list", "watch", "journal", "replay"] {
+    for verb in ["demo", "run", "add", "release", "status", "list", "watch", "journal", "replay", "qmp-doc", "schema"] {
         assert!(help.contains(&format!("  {verb}")), "--help does not list {verb}");
         assert!(readme.contains(&format!("dcd {verb}")) || verb == "demo", "the README does not show {verb}");
     }
     let options = printed(&["run", "--help"]);
-    for option in
-        ["--memory", "--window", "--device", "--object", "--qmp", "--journal", "--durability", "--accel", "--guest"]
-    {
+    for option in [
+        "--memory",
+        "--window",
+        "--device",
+        "--object",
+        "--qmp",
+        "--journal",
+        "--durability",
+        "--accel",
+        "--guest",
+        "--qtest",
+        "--config",
+        "--backend-dir",
+    ] {
         assert!(options.contains(option), "dcd run --help does not list {option}");
     }
 }

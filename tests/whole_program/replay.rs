@@ -9,7 +9,7 @@ use replay::{Difference, Finding};
 use serde_json::json;
 
 use crate::program::{MIB, TAG0, add_arguments, release_arguments, verb};
-use crate::vm::{InProcess, Wanted, config};
+use crate::vm::{InProcess, Wanted, vm_request};
 
 /// Offered, accepted, released, offered again and rejected by a reset.
 fn recorded() -> (Genesis, Vec<Record>) {
@@ -25,7 +25,7 @@ fn recorded() -> (Genesis, Vec<Record>) {
     }
     vm.qmp("cxl-add-dynamic-capacity", add_arguments(TAG0, &[(0, 4 * MIB)])).expect("an offer");
     vm.qmp("system_reset", json!({})).expect("a reset");
-    let genesis = Genesis { config: config(&Wanted::default()), build: "test".into() };
+    let genesis = Genesis { config: vm_request(&Wanted::default()).config, build: "test".into() };
     (genesis, vm.end())
 }
 

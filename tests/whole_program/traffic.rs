@@ -18,10 +18,10 @@ const OPERATORS: u64 = 4;
 const ROUNDS: u64 = 150;
 
 /// xorshift64*: the same seed, the same traffic of one thread.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -31,8 +31,8 @@ impl Dice {
 
 #[test]
 fn the_journal_of_any_traffic_folds_to_the_live_state_and_decides_again() {
-    for (seed, policy) in [(1, Policy::Accept), (2, Policy::Reject), (3, Policy::Hold), (4, Policy::Accept)] {
-        let guest = GuestProgram::Driver(policy);
+    for (seed, policy) in (1..).zip(Policy::ALL) {
+        let guest = GuestProgram::from(policy);
         let vm = InProcess::start(Wanted { regions: 2, guest, durability: Durability::Process, ..Wanted::default() });
         thread::scope(|scope| {
             for operator in 0..OPERATORS {
@@ -90,7 +90,7 @@ fn operate(vm: &InProcess, seed: u64) {
 }
 
 /// A second user of the same bus, who writes anywhere in the device's registers and in the window.
-fn disturb(vm: &InProcess, seed: u64) {
+pub(crate) fn disturb(vm: &InProcess, seed: u64) {
     let mut dice = Dice(seed | 1 << 50);
     for _ in 0..ROUNDS * 4 {
         let mut bus = vm.vm.bus();

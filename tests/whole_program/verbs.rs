@@ -87,5 +87,8 @@ fn options_that_contradict_each_other_are_refused_with_their_names() {
     assert!(
         refused(&["run", "--object", "memory-backend-ram,id=tm0,size=1G,tag=nonsense"]).contains("hyphenated UUID")
     );
-    assert!(refused(&["run", "--guest", "driver,policy=maybe"]).contains("is no guest"));
+    let policies = "the policies are accept, reject, hold, subset, late and linux";
+    assert!(refused(&["run", "--guest", "driver,policy=maybe"]).contains(policies));
+    assert!(refused(&["run", "--guest", "driver,busy=0"]).contains("needs policy=linux"));
+    assert!(refused(&["run", "--guest", "nobody"]).contains("is no guest"));
 }

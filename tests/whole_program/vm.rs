@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::{GuestBus, GuestProgram, JournalPlace, RunState, StartOptions, Vm};
-use device::config::{DeviceConfig, DeviceRequest, VmConfig};
+use actors::{GuestBus, GuestProgram, JournalPlace, Object, RunState, StartOptions, Vm, VmRequest};
+use device::backends::{BackendRequest, BackendType};
+use device::config::{DeviceRequest, VmConfig};
 use device::laws;
 use driver::{Host, Mailbox, Policy};
 use journal::Durability;
@@ -23,11 +24,38 @@ pub(crate) struct Wanted {
     pub(crate) regions: u64,
     pub(crate) guest: GuestProgram,
     pub(crate) durability: Durability,
+    /// What is behind the first device; the others are lazy.
+    pub(crate) memory: DeviceMemory,
+    /// Root ports without a device.
+    pub(crate) free_ports: u64,
+    pub(crate) mailbox_payload_bytes: Option<u64>,
 }
+
+/// What is behind a device when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceMemory {
+    /// Nothing: 4 GiB are added by tag.
+    Lazy,
+    /// The backend `dc` of 1 GiB behind all of its dynamic capacity.
+    Plain,
+    /// As [`DeviceMemory::Plain`], behind the backend `fixed` of [`FIXED_BYTES`] static memory.
+    PlainBehindStatic,
+}
+
+/// Length of the backend `fixed`.
+pub(crate) const FIXED_BYTES: u64 = 256 << 20;
 
 impl Default for Wanted {
     fn default() -> Self {
-        Self { devices: 1, regions: 1, guest: GuestProgram::None, durability: Durability::None }
+        Self {
+            devices: 1,
+            regions: 1,
+            guest: GuestProgram::None,
+            durability: Durability::None,
+            memory: DeviceMemory::Lazy,
+            free_ports: 0,
+            mailbox_payload_bytes: None,
+        }
     }
 }
 
@@ -40,18 +68,38 @@ pub(crate) struct InProcess {
     dir: tempfile::TempDir,
 }
 
-pub(crate) fn config(wanted: &Wanted) -> VmConfig {
-    let device = |n| DeviceRequest {
-        id: format!("cxl-vmem{n}"),
-        serial: 1 + n,
-        num_dc_regions: Some(wanted.regions),
-        dc_regions_total_size_bytes: Some(4 * GIB),
-        dc_block_size_bytes: None,
-        mailbox_payload_bytes: None,
+pub(crate) fn vm_request(wanted: &Wanted) -> VmRequest {
+    let device = |n| {
+        let memory = if n == 0 { wanted.memory } else { DeviceMemory::Lazy };
+        DeviceRequest {
+            id: format!("cxl-vmem{n}"),
+            serial: 1 + n,
+            num_dc_regions: Some(wanted.regions),
+            dc_regions_total_size_bytes: (memory == DeviceMemory::Lazy).then_some(4 * GIB),
+            volatile_dc_memdev: (memory != DeviceMemory::Lazy).then(|| "dc".into()),
+            volatile_memdev: (memory == DeviceMemory::PlainBehindStatic).then(|| "fixed".into()),
+            mailbox_payload_bytes: wanted.mailbox_payload_bytes,
+            ..DeviceRequest::default()
+        }
     };
-    let devices = (0..wanted.devices).map(|n| DeviceConfig::lazy(&device(n)).expect("a device")).collect();
     let window_base = AddressMap::new(GIB).fixed_window_base().expect("a base");
-    VmConfig { memory_bytes: GIB, window_base, window_bytes: 8 * GIB, devices }
+    let root_ports = (0..wanted.devices + wanted.free_ports).map(|n| format!("rp{n}")).collect();
+    let config = VmConfig { memory_bytes: GIB, window_base, windows_bytes: vec![8 * GIB], root_ports };
+    VmRequest { config, devices: (0..wanted.devices).map(device).collect() }
+}
+
+/// The backends of the command line.
+fn objects(wanted: &Wanted) -> Vec<Object> {
+    let sizes: &[(&str, u64)] = match wanted.memory {
+        DeviceMemory::Lazy => &[],
+        DeviceMemory::Plain => &[("dc", GIB)],
+        DeviceMemory::PlainBehindStatic => &[("dc", GIB), ("fixed", FIXED_BYTES)],
+    };
+    let object = |(id, size_bytes): &(&str, u64)| {
+        let request = BackendRequest { size_bytes: Some(*size_bytes), ..BackendRequest::default() };
+        Object { id: (*id).into(), spec: request.spec(BackendType::Ram).expect("a backend") }
+    };
+    sizes.iter().map(object).collect()
 }
 
 impl InProcess {
@@ -59,17 +107,19 @@ impl InProcess {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
         let dir = tempfile::tempdir().expect("a directory");
-        let config = config(&wanted);
+        let config = vm_request(&wanted);
         let options = StartOptions {
-            config: Some(config.clone()),
-            default_config: config,
+            vm: Some(config.clone()),
+            default_vm: config,
             journal: JournalPlace::Directory(dir.path().join("journal")),
             durability: wanted.durability,
             journal_limit_bytes: None,
-            objects: Vec::new(),
+            objects: objects(&wanted),
             guest: wanted.guest,
             build: "test".into(),
             listener: Arc::new(|_, _| ()),
+            backend_dir: None,
+            progress: Arc::new(|_, _, _| ()),
         };
         let (vm, _) = runtime.block_on(actors::start(options)).expect("a VM");
         let (service, bus) = (Arc::new(VmService::new(vm.clone())), vm.bus());
@@ -117,6 +167,13 @@ impl InProcess {
             before = Some(self.vm.journal_position());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Ends the VM and gives its records as they are.
+    pub(crate) fn close(self) -> Vec<Record> {
+        drop((self.service, self.bus));
+        self.runtime.block_on(self.vm.shutdown());
+        read(&self.dir.path().join("journal")).1
     }
 
     /// Ends the VM and demands of its journal: it folds to the live state, the laws hold after every record, and this

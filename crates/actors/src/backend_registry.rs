@@ -12,6 +12,7 @@ use kameo::Actor;
 use kameo::message::{Context, Message};
 use kameo::reply::DelegatedReply;
 use memory::HostMemory;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::effect::Effect;
@@ -34,6 +35,8 @@ pub(crate) struct BackendRegistry {
 /// The registry's own input. The asking edge has done the host work.
 pub(crate) struct Register {
     pub(crate) origin: Origin,
+    /// The root port of a device that is plugged; the first for what is the VM's.
+    pub(crate) device: DeviceIndex,
     pub(crate) input: Input,
     /// The memory of an `object-add`, or why there is none.
     pub(crate) memory: Option<Result<Arc<HostMemory>, String>>,
@@ -65,60 +68,68 @@ impl Message<Register> for BackendRegistry {
     type Reply = ();
 
     async fn handle(&mut self, message: Register, _: &mut Context<Self, ()>) {
-        let Register { origin, input, memory, answer } = message;
+        let Register { origin, device, input, memory, answer } = message;
         let outcome = memory.as_ref().map(|made| match made {
             Ok(_) => HostOutcome::Done,
             Err(reason) => HostOutcome::Failed(reason.clone()),
         });
         let outcomes = Vec::from_iter(outcome);
-        let draft = Draft {
-            outcomes: outcomes.clone(),
-            ..Draft::alone(DeviceIndex(0), origin, AnyInput::Backends(input.clone()))
-        };
-        let decide = |_: Stamp, _: &_| backends_decision(self.state.decide(&self.config, &input, &outcomes));
+        let draft =
+            Draft { outcomes: outcomes.clone(), ..Draft::alone(device, origin, AnyInput::Backends(input.clone())) };
+        let decide = |_: Stamp, _: &_| backends_decision(self.state.decide(&self.config, device, &input, &outcomes));
         let Ok((stamp, decision)) = self.recorder.record(draft, decide) else { return };
         if !decision.facts.is_empty() {
             self.last_fact = stamp.seq;
         }
+        let mut removed = None;
         for fact in &decision.facts {
             if let AnyFact::Backends(fact) = fact {
-                self.make_true(stamp, fact, memory.as_ref().and_then(|made| made.as_ref().ok()));
+                if let Fact::Removed { id } = fact {
+                    removed = self.memories.remove_entry(id);
+                }
+                self.make_true(device, stamp, fact, memory.as_ref().and_then(|made| made.as_ref().ok()));
             }
         }
         let reply = match decision.reply {
             Reply::Refused(refusal) => Err(refusal),
             _ => Ok(stamp.seq),
         };
-        self.outbox.push(self.last_fact, Effect::answer(answer, reply));
+        self.outbox.push(self.last_fact, answer_of(removed, answer, reply));
+    }
+}
+
+/// The bytes go when their end is durable, not before; who asked for it hears when they are gone.
+fn answer_of(
+    removed: Option<(String, Arc<HostMemory>)>,
+    answer: oneshot::Sender<Result<Seq, Refusal>>,
+    reply: Result<Seq, Refusal>,
+) -> Effect {
+    match removed {
+        Some((id, memory)) => {
+            let answer = Box::new(move || drop(answer.send(reply)));
+            Effect::Retire { id, memory, runtime: Handle::current(), answer }
+        }
+        None => Effect::answer(answer, reply),
     }
 }
 
 impl BackendRegistry {
-    fn make_true(&mut self, stamp: Stamp, fact: &Fact, memory: Option<&Arc<HostMemory>>) {
-        self.state.evolve(stamp, fact);
-        match fact {
-            Fact::Added { id, .. } => {
-                self.memories.extend(memory.map(|memory| (id.clone(), Arc::clone(memory))));
-            }
-            Fact::Removed { id } => {
-                // The bytes go when their end is durable, not before.
-                if let Some(memory) = self.memories.remove(id) {
-                    self.outbox.push(stamp.seq, Effect::Drop(memory));
-                }
-            }
-            _ => {}
+    fn make_true(&mut self, device: DeviceIndex, stamp: Stamp, fact: &Fact, memory: Option<&Arc<HostMemory>>) {
+        self.state.evolve(device, stamp, fact);
+        if let Fact::Added { id, .. } = fact {
+            self.memories.extend(memory.map(|memory| (id.clone(), Arc::clone(memory))));
         }
     }
 
     fn memories_of(&self, prepare: &Prepare) -> BTreeMap<String, Arc<HostMemory>> {
         match prepare {
-            Prepare::Attach { id } => self
+            Prepare::Attach { id } | Prepare::Lend { id } => self
                 .memories
                 .get_key_value(id)
                 .map(|(id, memory)| (id.clone(), Arc::clone(memory)))
                 .into_iter()
                 .collect(),
-            Prepare::Reserve { .. } | Prepare::Free { .. } => BTreeMap::new(),
+            Prepare::Reserve { .. } | Prepare::Free { .. } | Prepare::Unplug { .. } => BTreeMap::new(),
         }
     }
 }
@@ -127,7 +138,7 @@ impl Message<PrepareBackends> for BackendRegistry {
     type Reply = DelegatedReply<BackendTicket>;
 
     async fn handle(&mut self, message: PrepareBackends, context: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        let answer = self.state.prepare(&self.config, message.device, &message.prepare);
+        let answer = self.state.prepare(message.device, &message.prepare);
         let memories = self.memories_of(&message.prepare);
         let (delegated, asker) = context.reply_sender();
         let (commit, committed) = oneshot::channel();
@@ -136,7 +147,7 @@ impl Message<PrepareBackends> for BackendRegistry {
         }
         if let Ok((stamp, facts)) = committed.await {
             self.last_fact = stamp.seq;
-            facts.iter().for_each(|fact| self.make_true(stamp, fact, None));
+            facts.iter().for_each(|fact| self.make_true(message.device, stamp, fact, None));
         }
         delegated
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use driver::{Bdf, Bus, PlatformMap, Width};
-use platform::{Epoch, MMIO_BASE, MMIO_LEN_BYTES, Platform, ROOT_PORT_BUS};
+use platform::{Epoch, MMIO_BASE, MMIO_LEN_BYTES, Platform, ROOT_PORT_BUS, Settled};
 use wire::Hpa;
 
 use crate::gate::{Boot, Gate, Pass};
@@ -21,7 +21,7 @@ pub struct GuestBus {
     boot: Boot,
     origin: Instant,
     seen: Epoch,
-    /// Time spent in [`Bus::relax`], which the guest's clock leaves out.
+    /// Time spent in [`Bus::relax`] while a device owed an answer, which the guest's clock leaves out.
     waited: Duration,
 }
 
@@ -104,14 +104,17 @@ impl Bus for GuestBus {
         // Compared with the epoch at the end of the last wait, before the poll that now calls looked: what was published
         // in between ends this wait at once.
         let begun = Instant::now();
+        let is_owed = self.platform.settle(Duration::ZERO) == Settled::TimedOut;
         self.seen = self.platform.wait(self.seen, RELAX);
-        self.waited += begun.elapsed();
+        if is_owed {
+            self.waited += begun.elapsed();
+        }
     }
 
     fn now_ms(&mut self) -> u64 {
         // A boot that is over has no time left, so that no poll of it goes on. Waiting for the device takes no time: a
         // completion waits for the disk, and a disk that stalls for longer than a driver's time-out of two seconds is
-        // a delay, not a dead device.
+        // a delay, not a dead device. A device that was unplugged owes nothing: time goes on, and the poll ends.
         let awake = self.origin.elapsed().saturating_sub(self.waited);
         if self.passes() { awake.as_millis() as u64 } else { u64::MAX }
     }
@@ -119,31 +122,60 @@ impl Bus for GuestBus {
 
 #[cfg(test)]
 mod tests {
-    use memory::{HostMemory, HostMemorySpec, MemoryKind, Prealloc, Sharing, Window};
+    use device::config_space::ConfigSpace;
+    use memory::{HostMemory, Window};
+    use platform::{BarIndex, CommandSink, CommandedWrite, Face, MailboxCommandImage};
 
     use super::*;
 
+    /// A device that never answers.
+    struct Silence;
+
+    impl CommandSink for Silence {
+        fn doorbell(&self, _: MailboxCommandImage) {}
+        fn commanded(&self, _: CommandedWrite) {}
+    }
+
+    /// A bus with a device whose doorbell was rung.
+    fn rung() -> GuestBus {
+        let bus = bus();
+        let face = Arc::new(Face::new(ConfigSpace::new(1, 8), 8, Arc::new(Silence)));
+        bus.platform.plug(0, Arc::clone(&face)).expect("an empty port");
+        let control = 0x1000 - 0x20 + wire::registers::MAILBOX_CONTROL as u64;
+        face.mmio_write(BarIndex::Device, control, &1u32.to_le_bytes());
+        assert!(!face.is_settled(), "a command is under way");
+        bus
+    }
+
     fn bus() -> GuestBus {
-        let spec = HostMemorySpec {
-            kind: MemoryKind::Ram,
-            size_bytes: 1 << 20,
-            share: Sharing::Private,
-            prealloc: Prealloc::OnTouch,
-        };
-        let ram = Arc::new(HostMemory::create(&spec).expect("memory"));
+        let ram = Arc::new(HostMemory::anonymous(1 << 20).expect("memory"));
         let window = Arc::new(Window::new(Hpa(1 << 32), 1 << 28));
-        GuestBus::new(Arc::new(Platform::new(ram, window, Vec::new())), Arc::new(Gate::new()))
+        let platform = Platform::new(platform::PlatformParts { ram, window, root_ports: 1 });
+        GuestBus::new(Arc::new(platform), Arc::new(Gate::new()))
     }
 
     /// A driver gives a command two seconds; a disk that took longer once cost the guest its device until the next reset.
     #[test]
     fn waiting_for_the_device_takes_no_time() {
-        let mut bus = bus();
+        let mut bus = rung();
         let begun = Instant::now();
         while begun.elapsed() < RELAX * 3 {
             bus.relax();
         }
         assert!(bus.now_ms() < RELAX.as_millis() as u64, "{} ms", bus.now_ms());
+    }
+
+    /// A device was unplugged with its doorbell set: the guest polled a register that read all ones, and because waiting
+    /// took no time it did so for ever.
+    #[test]
+    fn a_device_that_left_owes_nothing_and_its_poll_ends() {
+        let mut bus = rung();
+        bus.platform.unplug(0);
+        let begun_ms = bus.now_ms();
+        for _ in 0..3 {
+            bus.relax();
+        }
+        assert!(bus.now_ms() > begun_ms, "time goes on");
     }
 
     #[test]

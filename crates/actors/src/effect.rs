@@ -8,8 +8,11 @@ use device::mailbox;
 use device::operation::CommandReply;
 use memory::HostMemory;
 use platform::{DecoderStatus, Face};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use wire::Opcode;
+
+use crate::host_memory::retire;
 
 /// Who hears of capacity that changes hands. Called in the order in which decisions become durable, from a thread that
 /// must not be kept.
@@ -31,8 +34,8 @@ pub(crate) enum Effect {
     Notice { device: Arc<DeviceConfig>, notice: Notice, listener: NoticeListener },
     /// An asker gets its answer.
     Answer(Box<dyn FnOnce() + Send>),
-    /// Perhaps the last reference to a backend's bytes goes.
-    Drop(Arc<HostMemory>),
+    /// A deleted backend's memory ends on a blocking thread; then its asker gets the answer.
+    Retire { id: String, memory: Arc<HostMemory>, runtime: Handle, answer: Box<dyn FnOnce() + Send> },
 }
 
 impl Effect {
@@ -53,7 +56,12 @@ impl Effect {
             Self::Reset { face, mailbox } => face.reset(mailbox.config_space().clone()),
             Self::Notice { device, notice, listener } => listener(&device, &notice),
             Self::Answer(answer) => answer(),
-            Self::Drop(memory) => drop(memory),
+            Self::Retire { id, memory, runtime, answer } => {
+                runtime.spawn_blocking(move || {
+                    retire(&id, memory);
+                    answer();
+                });
+            }
         }
     }
 }

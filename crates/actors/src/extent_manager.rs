@@ -110,8 +110,10 @@ impl ExtentManager {
         let plan = self.recorder.before(|| draft(input.clone()), || self.state.plan(&self.config, &input))?;
         let (answers, tickets) = self.prepare(&plan).await?;
         let draft = Draft { answers, ..draft(input) };
+        let is_unplug = matches!(draft.input, AnyInput::Extents(Input::Unplug { .. }));
+        let decide = |stamp: Stamp, answers: &Answers| self.state.decide(stamp, plan, answers);
         let (stamp, decision) =
-            self.recorder.record(draft, |stamp, answers| self.state.decide(stamp, plan, answers))?;
+            if is_unplug { self.recorder.record_unplug(draft, decide) } else { self.recorder.record(draft, decide) }?;
         if !decision.facts.is_empty() {
             self.last_fact = stamp.seq;
         }

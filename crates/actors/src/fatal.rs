@@ -72,6 +72,10 @@ impl FatalFlag {
         Stopped
     }
 
+    pub(crate) fn is_raised(&self) -> bool {
+        self.reason.borrow().is_some()
+    }
+
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Fatal>> {
         self.reason.subscribe()
     }

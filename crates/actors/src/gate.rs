@@ -9,7 +9,8 @@
 //!
 //! Every access of the guest passes; a paused guest parks in front of its next access, so that whatever it has begun is
 //! complete. A reset ends the boot under way at once (its accesses read all ones) and holds the next one back until
-//! the registers are as at power-on.
+//! the registers are as at power-on. A device that is plugged or unplugged begins a new round of the same boot, in which
+//! the guest looks for devices anew.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,10 +36,19 @@ pub(crate) enum Pass {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Boot(u64);
 
+/// A stretch of a boot in which no device comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Round {
+    pub(crate) boot: Boot,
+    plugs: u64,
+}
+
 #[derive(Debug)]
 struct State {
     mode: Mode,
     boot: Boot,
+    /// Devices that came or went.
+    plugs: u64,
     /// Resets under way; no boot begins while there is one.
     resets: u32,
     interrupts: u64,
@@ -51,9 +61,15 @@ pub(crate) struct Gate {
     changed: Condvar,
 }
 
+impl State {
+    fn round(&self) -> Round {
+        Round { boot: self.boot, plugs: self.plugs }
+    }
+}
+
 impl Gate {
     pub(crate) fn new() -> Self {
-        let state = State { mode: Mode::Running, boot: Boot(0), resets: 0, interrupts: 0 };
+        let state = State { mode: Mode::Running, boot: Boot(0), plugs: 0, resets: 0, interrupts: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -64,13 +80,27 @@ impl Gate {
         if state.mode == Mode::Stopped || state.boot != boot { Pass::BootOver } else { Pass::Go }
     }
 
-    /// Waits until a boot other than `last` may begin; `None` when the guest must end.
-    pub(crate) fn next_boot(&self, last: Option<Boot>) -> Option<Boot> {
+    /// Waits until a round other than `last` may begin; `None` when the guest must end.
+    pub(crate) fn next_round(&self, last: Option<Round>) -> Option<Round> {
         let not_yet = |state: &mut State| {
-            state.mode != Mode::Stopped && (state.resets > 0 || Some(state.boot) == last || state.mode == Mode::Paused)
+            let is_last = Some(state.round()) == last;
+            state.mode != Mode::Stopped && (state.resets > 0 || is_last || state.mode == Mode::Paused)
         };
         let state = self.changed.wait_while(self.lock(), not_yet).unwrap_or_else(PoisonError::into_inner);
-        (state.mode != Mode::Stopped).then_some(state.boot)
+        (state.mode != Mode::Stopped).then(|| state.round())
+    }
+
+    /// Whether a round is over: by a reset, a device that came or went, or the end. Waits out a pause.
+    pub(crate) fn is_over(&self, round: Round) -> bool {
+        self.pass(round.boot) == Pass::BootOver || self.lock().round() != round
+    }
+
+    /// A device came or went.
+    pub(crate) fn plugged(&self) {
+        self.change(|state| {
+            state.plugs += 1;
+            state.interrupts += 1;
+        });
     }
 
     /// The boot under way.
@@ -146,16 +176,17 @@ mod tests {
     #[test]
     fn a_reset_ends_the_boot_and_holds_the_next_one_back() {
         let gate = Arc::new(Gate::new());
-        let first = gate.next_boot(None).expect("a boot");
+        let first_round = gate.next_round(None).expect("a boot");
+        let first = first_round.boot;
         assert_eq!(gate.pass(first), Pass::Go);
         gate.reset_begins();
         assert_eq!(gate.pass(first), Pass::BootOver);
         let waiting = {
             let gate = Arc::clone(&gate);
-            thread::spawn(move || gate.next_boot(Some(first)))
+            thread::spawn(move || gate.next_round(Some(first_round)))
         };
         gate.reset_ends();
-        let second = waiting.join().expect("no panic").expect("a boot");
+        let second = waiting.join().expect("no panic").expect("a boot").boot;
         assert_ne!(second, first);
         assert_eq!(gate.pass(second), Pass::Go);
     }
@@ -174,6 +205,18 @@ mod tests {
         gate.stop();
         gate.run();
         assert_eq!(gate.pass(boot), Pass::BootOver, "stopped is for good");
-        assert_eq!(gate.next_boot(None), None);
+        assert_eq!(gate.next_round(None), None);
+    }
+
+    #[test]
+    fn a_device_that_comes_begins_a_round_of_the_same_boot() {
+        let gate = Gate::new();
+        let first = gate.next_round(None).expect("a round");
+        assert!(!gate.is_over(first));
+        gate.plugged();
+        assert!(gate.is_over(first));
+        let second = gate.next_round(Some(first)).expect("a round");
+        assert!(second.boot == first.boot && second != first);
+        assert_eq!(gate.pass(first.boot), Pass::Go);
     }
 }

@@ -1,22 +1,24 @@
 //! The actor GuestVcpu: the guest's thread and its lifecycle, one per VM.
 //!
 //! In this build the guest is a driver inside this process. Its thread never asks an actor: it touches registers and
-//! memory through the bus, and the gate on the bus is where it is paused, rebooted and stopped.
+//! memory through the bus, and the gate on the bus is where it is paused, rebooted and stopped. It sleeps until an
+//! interrupt comes, or until its policy has something to do by itself.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use driver::{DrainError, Host, Policy, Probed};
+use driver::{Bus, DrainError, Host, HostSet, Policy, Probed};
 use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::ActorStopReason;
 use kameo::mailbox::unbounded;
 use kameo::message::{Context, Message};
+use wire::Tag;
 
 use crate::bus::GuestBus;
-use crate::gate::{Boot, Gate, Pass};
+use crate::gate::{Gate, Round};
 use crate::read::Read;
 use crate::vm::RunState;
 
@@ -24,12 +26,23 @@ use crate::vm::RunState;
 const WATCHDOG: Duration = Duration::from_secs(1);
 
 /// What runs as the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GuestProgram {
     /// Nothing.
     None,
-    /// The driver, in this process, answering by a policy.
-    Driver(Policy),
+    /// The driver, in this process.
+    Driver {
+        /// How it answers.
+        policy: Policy,
+        /// Tags whose memory is busy whenever it is there, for a policy that looks at it.
+        busy: Vec<Tag>,
+    },
+}
+
+impl From<Policy> for GuestProgram {
+    fn from(policy: Policy) -> Self {
+        Self::Driver { policy, busy: Vec::new() }
+    }
 }
 
 /// How the guest fares.
@@ -42,7 +55,7 @@ pub enum Guest {
         /// Extents that it holds.
         extents: usize,
     },
-    /// It gave up until the next reset.
+    /// It gave up until the next reset, or until a device comes or goes.
     Failed(String),
 }
 
@@ -90,9 +103,9 @@ impl GuestVcpu {
         let says = Arc::new(Mutex::new(None));
         let thread = match program {
             GuestProgram::None => None,
-            GuestProgram::Driver(policy) => {
+            GuestProgram::Driver { policy, busy } => {
                 let (bus, says) = (bus.clone(), Arc::clone(&says));
-                thread::Builder::new().name("guest".into()).spawn(move || run(&bus, policy, &says)).ok()
+                thread::Builder::new().name("guest".into()).spawn(move || run(&bus, policy, &busy, &says)).ok()
             }
         };
         Self::spawn_with_mailbox(Self { gate: Arc::clone(bus.gate()), thread, says }, unbounded())
@@ -120,43 +133,51 @@ impl<T: Send + 'static> Message<Read<Option<Guest>, T>> for GuestVcpu {
     }
 }
 
-/// The guest's thread: one boot after the other.
-fn run(bus: &GuestBus, policy: Policy, says: &Mutex<Option<Guest>>) {
+/// The guest's thread: one round after the other.
+fn run(bus: &GuestBus, policy: Policy, busy: &[Tag], says: &Mutex<Option<Guest>>) {
     let say = |guest| *says.lock().unwrap_or_else(PoisonError::into_inner) = Some(guest);
     let mut last = None;
     say(Guest::Booting);
-    while let Some(boot) = bus.gate().next_boot(last) {
+    while let Some(round) = bus.gate().next_round(last) {
         say(Guest::Booting);
-        if let Err(reason) = serve(&mut bus.in_boot(boot), boot, policy, &say) {
+        if let Err(reason) = serve(&mut bus.in_boot(round.boot), round, policy, busy, &say) {
             tracing::warn!("guest: {reason}");
             say(Guest::Failed(reason));
         }
-        last = Some(boot);
+        last = Some(round);
     }
 }
 
-/// One boot: finds the devices, makes a region of all their capacity, and answers events until the boot is over.
-fn serve(bus: &mut GuestBus, boot: Boot, policy: Policy, say: &dyn Fn(Guest)) -> Result<(), String> {
-    let is_over = |bus: &GuestBus| bus.gate().pass(boot) == Pass::BootOver;
+/// One round: finds the devices, makes a region of all their capacity, and answers events until the round is over.
+fn serve(bus: &mut GuestBus, round: Round, policy: Policy, busy: &[Tag], say: &dyn Fn(Guest)) -> Result<(), String> {
+    let is_over = |bus: &GuestBus| bus.gate().is_over(round);
     let probed = probe(bus, policy);
     if is_over(bus) {
         return Ok(());
     }
-    let mut hosts = probed?;
+    let mut hosts = HostSet::new(probed?);
+    busy.iter().for_each(|tag| hosts.mark_busy(*tag));
     loop {
         let seen = bus.interrupts();
-        let served = hosts.iter_mut().try_for_each(|host| match host.on_interrupt(bus) {
+        let served = match hosts.on_interrupt(bus) {
             // Operators fill the log as fast as it is read; that is no reason to stop reading it.
             Ok(_) | Err(DrainError::NeverEmpty { .. }) => Ok(()),
             Err(error) => Err(error),
-        });
+        };
         if is_over(bus) {
             return Ok(());
         }
         served.map_err(|error| error.to_string())?;
-        say(Guest::Serving { extents: hosts.iter().map(|host| host.extents().len()).sum() });
-        bus.wait_interrupt(seen, WATCHDOG);
+        say(Guest::Serving { extents: hosts.hosts().iter().map(|host| host.extents().len()).sum() });
+        let sleep = sleep(bus.now_ms(), hosts.wakes_at_ms());
+        bus.wait_interrupt(seen, sleep);
     }
+}
+
+/// How long to sleep without an interrupt.
+fn sleep(now_ms: u64, wakes_at_ms: Option<u64>) -> Duration {
+    let until = wakes_at_ms.map(|wakes_at_ms| Duration::from_millis(wakes_at_ms.saturating_sub(now_ms)));
+    until.map_or(WATCHDOG, |until| until.min(WATCHDOG))
 }
 
 /// The devices that can be driven; an error where there is none.
@@ -177,5 +198,18 @@ fn probe(bus: &mut GuestBus, policy: Policy) -> Result<Vec<Host>, String> {
             failures.iter().for_each(|failure| tracing::warn!("guest: {failure}"));
             Ok(hosts)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_sleeps_until_its_policy_has_something_to_do_and_never_longer_than_the_watchdog() {
+        assert_eq!(sleep(1_000, None), WATCHDOG);
+        assert_eq!(sleep(1_000, Some(1_040)), Duration::from_millis(40));
+        assert_eq!(sleep(1_000, Some(999)), Duration::ZERO);
+        assert_eq!(sleep(1_000, Some(21_000)), WATCHDOG);
     }
 }

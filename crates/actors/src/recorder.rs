@@ -1,6 +1,7 @@
 //! The recorder: decide and append as one step, inside the journal's critical section.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use device::config::DeviceIndex;
 use device::operation::{Answers, Decision, HostOutcome, Input, Reply};
@@ -16,6 +17,16 @@ use crate::fatal::{Fatal, FatalFlag, Stopped};
 pub(crate) struct Recorder {
     journal: Journal,
     fatal: FatalFlag,
+    /// Of the device whose actor records: once it is unplugged, nothing more may be recorded of it, however late its
+    /// doorbell or its operator comes. The lock is held over decision and append.
+    presence: Arc<RwLock<Presence>>,
+}
+
+/// Whether a device is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Plugged,
+    Unplugged,
 }
 
 /// A record before its decision.
@@ -36,11 +47,46 @@ impl Draft {
 
 impl Recorder {
     pub(crate) fn new(journal: Journal, fatal: FatalFlag) -> Self {
-        Self { journal, fatal }
+        Self { journal, fatal, presence: Arc::new(RwLock::new(Presence::Plugged)) }
+    }
+
+    /// The same for the actors of a device of its own.
+    #[must_use]
+    pub(crate) fn of_device(&self) -> Self {
+        Self::new(self.journal.clone(), self.fatal.clone())
     }
 
     /// Decides and appends. Awaits nothing; what the decision causes must wait for the returned sequence.
     pub(crate) fn record(
+        &self,
+        draft: Draft,
+        decide: impl FnOnce(Stamp, &Answers) -> Decision,
+    ) -> Result<(Stamp, Decision), Stopped> {
+        let presence = self.presence.read().unwrap_or_else(PoisonError::into_inner);
+        if *presence == Presence::Unplugged {
+            return Err(Stopped);
+        }
+        self.append(draft, decide)
+    }
+
+    /// Decides and appends what may be the last record of the device: it is, if it has facts.
+    pub(crate) fn record_unplug(
+        &self,
+        draft: Draft,
+        decide: impl FnOnce(Stamp, &Answers) -> Decision,
+    ) -> Result<(Stamp, Decision), Stopped> {
+        let mut presence = self.presence.write().unwrap_or_else(PoisonError::into_inner);
+        if *presence == Presence::Unplugged {
+            return Err(Stopped);
+        }
+        let recorded = self.append(draft, decide)?;
+        if !recorded.1.facts.is_empty() {
+            *presence = Presence::Unplugged;
+        }
+        Ok(recorded)
+    }
+
+    fn append(
         &self,
         draft: Draft,
         decide: impl FnOnce(Stamp, &Answers) -> Decision,
@@ -76,8 +122,12 @@ impl Recorder {
         })
     }
 
-    /// An actor that should answer is gone.
+    /// An actor that should answer is gone: that ends the VM, unless its device was unplugged.
     pub(crate) fn actor_gone(&self, actor: &'static str) -> Stopped {
+        let presence = *self.presence.read().unwrap_or_else(PoisonError::into_inner);
+        if presence == Presence::Unplugged {
+            return Stopped;
+        }
         self.fatal.raise(Fatal::ActorGone { actor })
     }
 

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device::Seq;
-use device::backends::{Holder, Source};
-use device::config::{DeviceConfig, VmConfig};
+use device::backends::{Backend, BackendKind, BackendSpec, FileAccess, Holder, Sharing, Source};
+use device::config::{DeviceConfig, DynamicMemory, TagRule};
 use device::vm::Vm as State;
 use journal::record::{Genesis, Record};
-use memory::HostMemory;
+use memory::{HostMemory, MissingFile};
 use replay::Fold;
 
 use crate::fatal::Stopped;
-use crate::host_memory::make;
-use crate::start::{Object, StartError};
+use crate::host_memory::Maker;
+use crate::start::{Object, StartError, StartOptions};
 use crate::vm::Vm;
 
 /// The state that recovered records make.
@@ -29,40 +29,61 @@ pub(crate) fn fold(recovered: &journal::Recovered) -> Result<Fold, StartError> {
 }
 
 /// The command line, where it describes a VM, must describe the one of the journal.
-pub(crate) fn check_config(asked: Option<&VmConfig>, state: &State) -> Result<(), StartError> {
-    let Some(asked) = asked else { return Ok(()) };
-    let journal = &state.config;
-    let differ =
-        |what: &str, journal: String, asked: String| Err(StartError::OtherVm { what: what.into(), journal, asked });
-    if journal.memory_bytes != asked.memory_bytes {
-        return differ("--memory", journal.memory_bytes.to_string(), asked.memory_bytes.to_string());
-    }
-    if (journal.window_base, journal.window_bytes) != (asked.window_base, asked.window_bytes) {
-        return differ("--window size", journal.window_bytes.to_string(), asked.window_bytes.to_string());
-    }
-    let names =
-        |config: &VmConfig| config.devices.iter().map(|device| device.id.clone()).collect::<Vec<_>>().join(", ");
-    if names(journal) != names(asked) {
-        return differ("the list of devices", names(journal), names(asked));
-    }
-    for (there, here) in journal.devices.iter().zip(&asked.devices) {
-        for ((option, journal), (_, asked)) in device_options(there).into_iter().zip(device_options(here)) {
-            if journal != asked {
-                return differ(&format!("{option} of device {}", here.id), journal.to_string(), asked.to_string());
-            }
+pub(crate) fn check_vm(options: &StartOptions, state: &State) -> Result<(), StartError> {
+    let Some(asked) = &options.vm else { return Ok(()) };
+    let (journal, config) = (&state.config, &asked.config);
+    let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    same("--memory", &journal.memory_bytes, &config.memory_bytes)?;
+    same("--window size", &numbers(&journal.windows_bytes), &numbers(&config.windows_bytes))?;
+    same("the list of root ports", &journal.root_ports.join(", "), &config.root_ports.join(", "))?;
+    let from_there = state.backends.devices().filter(|(_, plugged)| plugged.source == Source::CommandLine);
+    for (port, plugged) in from_there {
+        let id = &plugged.config.id;
+        let Some(request) = asked.devices.iter().find(|request| request.id == *id) else {
+            let names: Vec<_> = asked.devices.iter().map(|request| request.id.as_str()).collect();
+            return same("a device", &id.as_str(), &names.join(", ").as_str());
+        };
+        let is_asked_port = request.bus.is_none() || request.bus == config.root_ports.get(usize::from(port.0)).cloned();
+        let bus = request.bus.clone().unwrap_or_default();
+        let place = journal.root_ports.get(usize::from(port.0)).cloned().unwrap_or_default();
+        if !is_asked_port {
+            same(&format!("bus of device {id}"), &place, &bus)?;
+        }
+        let here = DeviceConfig::new(request, &|id| size_of(options, state, id))?;
+        for ((option, journal), (_, asked)) in device_options(&plugged.config).into_iter().zip(device_options(&here)) {
+            same(&format!("{option} of device {id}"), &journal, &asked)?;
         }
     }
     Ok(())
 }
 
+fn same<T: PartialEq + ToString>(what: &str, journal: &T, asked: &T) -> Result<(), StartError> {
+    if journal == asked {
+        return Ok(());
+    }
+    Err(StartError::OtherVm { what: what.into(), journal: journal.to_string(), asked: asked.to_string() })
+}
+
+/// The size in bytes of a backend, as the command line or the journal has it.
+fn size_of(options: &StartOptions, state: &State, id: &str) -> Option<u64> {
+    let asked = options.objects.iter().find(|object| object.id == id).map(|object| object.spec.size_bytes);
+    asked.or_else(|| state.backends.get(id).map(|backend| backend.spec.size_bytes))
+}
+
 /// What makes two devices the same, by the names of their options.
-fn device_options(device: &DeviceConfig) -> [(&'static str, u64); 5] {
+fn device_options(device: &DeviceConfig) -> [(&'static str, String); 8] {
+    let memdev =
+        |property| device.memdevs().find(|(name, _)| *name == property).map_or("none", |(_, id)| id).to_owned();
+    let is_unique = matches!(device.dynamic_memory, DynamicMemory::Plain { tag_rule: TagRule::Unique, .. });
     [
-        ("dc-regions-total-size", device.regions.iter().map(|region| region.len_bytes).sum()),
-        ("num-dc-regions", device.regions.len() as u64),
-        ("dc-block-size", device.regions.first().map_or(0, |region| region.block.bytes())),
-        ("sn", device.serial),
-        ("mailbox-payload", device.mailbox_payload_bytes() as u64),
+        ("volatile-dc-memdev", memdev("volatile-dc-memdev")),
+        ("volatile-memdev", memdev("volatile-memdev")),
+        ("unique-tags", if is_unique { "on".into() } else { "off".into() }),
+        ("dc-regions-total-size", device.dynamic_len_bytes().to_string()),
+        ("num-dc-regions", device.regions.len().to_string()),
+        ("dc-block-size", device.regions.first().map_or(0, |region| region.block.bytes()).to_string()),
+        ("sn", device.serial.to_string()),
+        ("mailbox-payload", device.mailbox_payload_bytes().to_string()),
     ]
 }
 
@@ -75,10 +96,11 @@ pub(crate) fn check_objects(state: &State, objects: &[Object]) -> Result<(), Sta
                 Holder::Free => continue,
                 Holder::Reserved { device, .. } => (device, "reserved"),
                 Holder::Attached { device, .. } => (device, "attached"),
+                Holder::Memdev { device, .. } => (device, "its own memory"),
             };
-            let device = state.config.devices.get(usize::from(device.0)).map_or("?", |device| &device.id).into();
-            let (size_bytes, tag) = (backend.spec.size_bytes, backend.spec.tag_text.clone());
-            return Err(StartError::BackendMissing { id, by, device, holding: holding.into(), size_bytes, tag });
+            let device = state.device_id(device).into();
+            let option = option(&id, &backend.spec);
+            return Err(StartError::BackendMissing { id, by, device, holding: holding.into(), option });
         };
         let (was, is) = (&backend.spec, &object.spec);
         let changed = |what, journal, asked| StartError::BackendChanged { id, by, what, journal, asked };
@@ -88,15 +110,58 @@ pub(crate) fn check_objects(state: &State, objects: &[Object]) -> Result<(), Sta
         if was.tag != is.tag {
             return Err(changed("tag", was.tag.to_string(), is.tag.to_string()));
         }
+        for ((what, was), (_, is)) in places(was).into_iter().zip(places(is)) {
+            if was != is {
+                return Err(changed(what, was, is));
+            }
+        }
     }
     Ok(())
 }
 
-/// Memory for every backend of the past. Anonymous memory ended with the process that had it.
-pub(crate) async fn make_again(state: &State) -> Result<BTreeMap<String, Arc<HostMemory>>, StartError> {
+/// What says where a backend's bytes are, by the names of its properties.
+fn places(spec: &BackendSpec) -> [(&'static str, String); 4] {
+    let (path, access) = match &spec.kind {
+        BackendKind::File { path, access, .. } => (path.as_str(), *access),
+        BackendKind::Ram | BackendKind::Memfd { .. } => ("", FileAccess::ReadWrite),
+    };
+    [
+        ("type", spec.backend_type().to_string()),
+        ("mem-path", path.into()),
+        ("share", switch(spec.sharing == Sharing::Shared)),
+        ("readonly", switch(access == FileAccess::ReadOnly)),
+    ]
+}
+
+/// The value of `--object` that makes a backend again.
+fn option(id: &str, spec: &BackendSpec) -> String {
+    // What share is where it is not given depends on the type; readonly belongs to files alone.
+    let is_said = |(name, value): &(&str, String)| *name == "share" || !value.is_empty() && value != "off";
+    let properties = places(spec).into_iter().skip(1).filter(is_said);
+    let properties: String = properties.map(|(name, value)| format!(",{name}={value}")).collect();
+    format!("{},id={id},size={},tag={}{properties}", spec.backend_type(), spec.size_bytes, spec.tag_text)
+}
+
+fn switch(is_on: bool) -> String {
+    if is_on { "on" } else { "off" }.into()
+}
+
+/// A backend of the last command line that this one does not name and nobody holds: the start deletes it.
+fn is_ending(id: &str, backend: &Backend, objects: &[Object]) -> bool {
+    let is_named = objects.iter().any(|object| object.id == id);
+    backend.source == Source::CommandLine && backend.holder == Holder::Free && !is_named
+}
+
+/// Memory for every backend of the past that goes on. Anonymous memory ended with the process that had it; a file must
+/// be there. The file of a backend that ends here is left alone: it may be gone, and nobody asked for its bytes to go.
+pub(crate) async fn make_again(
+    state: &State,
+    objects: &[Object],
+    maker: &Maker,
+) -> Result<BTreeMap<String, Arc<HostMemory>>, StartError> {
     let mut memories = BTreeMap::new();
-    for (id, backend) in state.backends.iter() {
-        let made = make(&backend.spec).await;
+    for (id, backend) in state.backends.iter().filter(|(id, backend)| !is_ending(id, backend, objects)) {
+        let made = maker.make(id, &backend.spec, MissingFile::Refuse).await;
         let memory = made.map_err(|reason| StartError::BackendMemory { id: id.into(), reason })?;
         memories.insert(id.to_owned(), memory);
     }

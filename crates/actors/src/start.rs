@@ -9,36 +9,33 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use device::backends::{self, BackendSpec, Source, Survival};
-use device::config::{ConfigError, DeviceIndex, VmConfig};
+use device::config::{ConfigError, DeviceIndex, DeviceRequest, VmConfig};
 use device::vm::Vm as State;
 use device::{Refusal, Seq, VmTime};
 use journal::record::{Genesis, Origin, RECORD_VERSION};
 use journal::{Durability, Journal, OpenError, Options};
-use kameo::actor::{ActorRef, PreparedActor};
+use kameo::actor::PreparedActor;
 use kameo::mailbox::unbounded;
-use memory::{HostMemory, HostMemoryError, HostMemorySpec, MemoryKind, Prealloc, Window};
-use platform::{DecoderStatus, Face, Platform};
+use memory::{BackendDir, HostMemory, HostMemoryError, Window};
+use platform::{Platform, PlatformParts};
 use replay::FoldError;
 use thiserror::Error;
-use wire::registers::EventStatus;
 
 use crate::backend_registry::BackendRegistry;
 use crate::bus::GuestBus;
 use crate::effect::NoticeListener;
-use crate::extent_manager::ExtentManager;
 use crate::fatal::{Fatal, FatalFlag, Stopped};
 use crate::gate::Gate;
 use crate::guest_vcpu::{GuestProgram, GuestVcpu};
-use crate::mailbox::Mailbox;
+use crate::host_memory::{Maker, PreallocListener, survival};
 use crate::outbox::Outbox;
 use crate::recorder::Recorder;
-use crate::resume::{check_config, check_objects, fold, make_again, missing_free};
-use crate::sink::GuestSink;
-use crate::vm::{DeviceActors, Parts, RequestError, RunState, Vm};
-use crate::window_mapper::WindowMapper;
+use crate::resume::{check_objects, check_vm, fold, make_again, missing_free};
+use crate::slots::Slots;
+use crate::vm::{Parts, RequestError, RunState, Vm};
 
 /// Where the journal is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +55,21 @@ pub struct Object {
     pub spec: BackendSpec,
 }
 
+/// A VM as a command line describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmRequest {
+    /// What is fixed for its life.
+    pub config: VmConfig,
+    /// The devices that it begins with.
+    pub devices: Vec<DeviceRequest>,
+}
+
 /// What a VM is started with.
 pub struct StartOptions {
     /// The VM; `None` takes what the journal was created with.
-    pub config: Option<VmConfig>,
-    /// What a new journal gets where `config` is `None`.
-    pub default_config: VmConfig,
+    pub vm: Option<VmRequest>,
+    /// What a new journal gets where `vm` is `None`.
+    pub default_vm: VmRequest,
     /// Where the journal is.
     pub journal: JournalPlace,
     /// When a record counts as durable.
@@ -78,6 +84,16 @@ pub struct StartOptions {
     pub build: String,
     /// Who hears of capacity that changes hands.
     pub listener: NoticeListener,
+    /// Where files of backends may be; `None` refuses them.
+    pub backend_dir: Option<BackendDir>,
+    /// Who hears how far a long preallocation is.
+    pub progress: PreallocListener,
+}
+
+impl StartOptions {
+    fn maker(&self) -> Maker {
+        Maker { backend_dir: self.backend_dir.clone(), listener: Arc::clone(&self.progress) }
+    }
 }
 
 /// What a start found.
@@ -127,7 +143,7 @@ pub enum StartError {
     },
     /// A backend of the command line is in use and missing.
     #[error(
-        "backend {id} ({by}) is missing: it was given by --object and {device} holds it ({holding}); give it again: --object memory-backend-ram,id={id},size={size_bytes},tag={tag}"
+        "backend {id} ({by}) is missing: it was given by --object and {device} holds it ({holding}); give it again: --object {option}"
     )]
     BackendMissing {
         /// The backend.
@@ -138,10 +154,8 @@ pub enum StartError {
         device: String,
         /// How.
         holding: String,
-        /// Its size in bytes.
-        size_bytes: u64,
-        /// Its tag.
-        tag: String,
+        /// The option that makes it again.
+        option: String,
     },
     /// A backend of the command line is not what it was.
     #[error(
@@ -176,13 +190,24 @@ pub enum StartError {
         error: HostMemoryError,
     },
     /// An object of the command line is refused.
-    #[error("--object {id}: {refusal}")]
+    #[error("--object {id}: {error}")]
     Object {
         /// The backend.
         id: String,
         /// Why.
-        refusal: Refusal,
+        error: Box<RequestError>,
     },
+    /// A device of the command line is refused.
+    #[error("--device {id}: {error}")]
+    Device {
+        /// The device.
+        id: String,
+        /// Why.
+        error: Box<RequestError>,
+    },
+    /// What every start records is refused.
+    #[error(transparent)]
+    Request(Box<RequestError>),
     /// The state cannot be mapped.
     #[error(transparent)]
     Mapping(Refusal),
@@ -205,8 +230,8 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     let fatal = FatalFlag::new(outbox.clone());
     let opened = open(&options, &outbox, &fatal)?;
     check_objects(&opened.state, &options.objects)?;
-    let memories = make_again(&opened.state).await?;
-    let survivals: Vec<_> = memories.keys().map(|id| (id.clone(), Survival::Lost)).collect();
+    let memories = make_again(&opened.state, &options.objects, &options.maker()).await?;
+    let survivals = survivals(&opened.state, &memories);
     let Opened { journal, state, last, torn_from } = opened;
     let vm = spawn(&options, journal, state, last, memories, outbox, fatal)?;
     let input = backends::Input::RunStart { build: options.build.clone(), survivals: survivals.clone() };
@@ -217,12 +242,18 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     for object in &options.objects {
         add_object(&vm, object).await?;
     }
+    plug_devices(&vm, &options).await?;
     vm.set_run_state(RunState::Running)?;
     Ok((vm, Started { records: last, run, survivals, torn_from }))
 }
 
+fn survivals(state: &State, memories: &BTreeMap<String, Arc<HostMemory>>) -> Vec<(String, Survival)> {
+    let again = state.backends.iter().filter(|(id, _)| memories.contains_key(*id));
+    again.map(|(id, backend)| (id.to_owned(), survival(&backend.spec))).collect()
+}
+
 fn open(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag) -> Result<Opened, StartError> {
-    let config = options.config.as_ref().unwrap_or(&options.default_config);
+    let config = &options.vm.as_ref().unwrap_or(&options.default_vm).config;
     config.check()?;
     let genesis = Genesis { config: config.clone(), build: options.build.clone() };
     let fresh = |journal| Opened { journal, state: State::new(config.clone()), last: Seq(0), torn_from: None };
@@ -240,7 +271,7 @@ fn open(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag) -> Result<Op
             // Read first, so that a refused start has changed nothing; then opened with the clock where it stood.
             Ok(recovered) => {
                 let fold = fold(&recovered)?;
-                check_config(options.config.as_ref(), fold.vm())?;
+                check_vm(options, fold.vm())?;
                 let (last, time) = (fold.last(), fold.time());
                 let (journal, again) = Journal::open(dir, journal_options(options, outbox, fatal, time))?;
                 let torn_from = again.torn.map(|torn| torn.first);
@@ -265,11 +296,7 @@ fn journal_options(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag, c
 }
 
 async fn settle(vm: &Vm, origin: Origin, input: backends::Input) -> Result<Seq, StartError> {
-    match vm.register(origin, input, None).await {
-        Ok(seq) => Ok(seq),
-        Err(RequestError::Stopped(stopped)) => Err(stopped.into()),
-        Err(RequestError::Refused(refusal)) => Err(StartError::Object { id: String::new(), refusal }),
-    }
+    vm.register(origin, DeviceIndex(0), input, None).await.map_err(|error| StartError::Request(Box::new(error)))
 }
 
 async fn add_object(vm: &Vm, object: &Object) -> Result<(), StartError> {
@@ -278,21 +305,27 @@ async fn add_object(vm: &Vm, object: &Object) -> Result<(), StartError> {
     if is_there {
         return Ok(());
     }
-    match vm.object_add(&object.id, object.spec.clone(), Source::CommandLine).await {
-        Ok(_) => Ok(()),
-        Err(RequestError::Refused(refusal)) => Err(StartError::Object { id: object.id.clone(), refusal }),
-        Err(RequestError::Stopped(stopped)) => Err(stopped.into()),
+    let added = vm.object_add(&object.id, object.spec.clone(), Source::CommandLine).await;
+    added.map(drop).map_err(|error| StartError::Object { id: object.id.clone(), error: Box::new(error) })
+}
+
+/// Plugs the devices of the command line that are not there: all of them at the first start, and later those that were
+/// unplugged. Without a command line the default ones, once.
+async fn plug_devices(vm: &Vm, options: &StartOptions) -> Result<(), StartError> {
+    let is_first = vm.backends(|state| state.plugs() == 0).await?;
+    let default = is_first.then_some(&options.default_vm);
+    let Some(VmRequest { devices, .. }) = options.vm.as_ref().or(default) else { return Ok(()) };
+    for request in devices {
+        if vm.devices().iter().all(|(_, device)| device.id != request.id) {
+            let added = vm.device_add(request.clone(), Source::CommandLine).await;
+            added.map_err(|error| StartError::Device { id: request.id.clone(), error: Box::new(error) })?;
+        }
     }
+    Ok(())
 }
 
 fn guest_memory(size_bytes: u64) -> Result<Arc<HostMemory>, StartError> {
-    let spec = HostMemorySpec {
-        kind: MemoryKind::Ram,
-        size_bytes,
-        share: memory::Sharing::Private,
-        prealloc: Prealloc::OnTouch,
-    };
-    HostMemory::create(&spec).map(Arc::new).map_err(|error| StartError::GuestMemory { size_bytes, error })
+    HostMemory::anonymous(size_bytes).map(Arc::new).map_err(|error| StartError::GuestMemory { size_bytes, error })
 }
 
 fn spawn(
@@ -307,129 +340,41 @@ fn spawn(
     let State { config, backends, devices } = state;
     let config = Arc::new(config);
     let recorder = Recorder::new(journal.clone(), fatal.clone());
-    let window = Arc::new(Window::new(config.window_base, config.window_bytes));
     // What is durable at the start is everything: answers to reads before the first record do not wait.
     outbox.durable(last);
     let registry = PreparedActor::<BackendRegistry>::new(unbounded());
-    let registry_ref = registry.actor_ref().clone();
-    let mut actors = Vec::new();
-    for (index, device) in (0u8..).map(DeviceIndex).zip(devices) {
-        let world = World {
-            index,
-            config: &config,
-            recorder: &recorder,
-            outbox: &outbox,
-            window: &window,
-            registry: &registry_ref,
-            listener: &options.listener,
-            last,
-        };
-        actors.push(world.spawn_device(device, &memories)?);
+    let window = Arc::new(Window::new(config.window_base, config.window_bytes()));
+    let (ram, root_ports) = (guest_memory(config.memory_bytes)?, config.root_ports.len() as u8);
+    let platform = Arc::new(Platform::new(PlatformParts { ram, window: Arc::clone(&window), root_ports }));
+    let gate = Arc::new(Gate::new());
+    // Held back until the start is complete.
+    gate.pause();
+    let slots = Slots {
+        recorder: recorder.clone(),
+        outbox: outbox.clone(),
+        registry: registry.actor_ref().clone(),
+        listener: Arc::clone(&options.listener),
+        platform: Arc::clone(&platform),
+        window,
+        gate: Arc::clone(&gate),
+    };
+    let mut actors = BTreeMap::new();
+    for (index, device) in devices {
+        let device = slots.plug(index, device, &memories, last).map_err(StartError::Mapping)?;
+        actors.insert(index, device);
     }
     registry.spawn(BackendRegistry {
         config: Arc::clone(&config),
         recorder,
-        outbox: outbox.clone(),
+        outbox,
         state: backends,
         memories,
         last_fact: last,
     });
-    let faces: Vec<_> = actors.iter().map(|device| Arc::clone(&device.face)).collect();
-    let ram = guest_memory(config.memory_bytes)?;
-    let platform = Arc::new(Platform::new(ram, Arc::clone(&window), faces));
-    let gate = Arc::new(Gate::new());
-    for device in &actors {
-        let gate = Arc::clone(&gate);
-        device.face.connect_interrupts(Arc::new(move |_| gate.interrupt()));
-    }
-    // Held back until the start is complete.
-    gate.pause();
-    let bus = GuestBus::new(Arc::clone(&platform), gate);
-    let guest = GuestVcpu::spawn_for(options.guest, &bus);
-    let parts =
-        Parts { config, journal, outbox, fatal, registry: registry_ref, devices: actors, guest, platform, window, bus };
-    Ok(Vm { parts: Arc::new(parts) })
-}
-
-/// What the actors of one device are spawned into.
-struct World<'a> {
-    index: DeviceIndex,
-    config: &'a Arc<VmConfig>,
-    recorder: &'a Recorder,
-    outbox: &'a Outbox,
-    window: &'a Arc<Window>,
-    registry: &'a ActorRef<BackendRegistry>,
-    listener: &'a NoticeListener,
-    last: Seq,
-}
-
-impl World<'_> {
-    fn spawn_device(
-        &self,
-        state: device::vm::Device,
-        memories: &BTreeMap<String, Arc<HostMemory>>,
-    ) -> Result<DeviceActors, StartError> {
-        let config = Arc::new(self.config.devices[usize::from(self.index.0)].clone());
-        let (mailbox, mapper) =
-            (PreparedActor::<Mailbox>::new(unbounded()), PreparedActor::<WindowMapper>::new(unbounded()));
-        let extents = PreparedActor::<ExtentManager>::new(unbounded());
-        let (mailbox_ref, mapper_ref) = (mailbox.actor_ref().clone(), mapper.actor_ref().clone());
-        let sink =
-            GuestSink { mailbox: mailbox_ref.clone(), mapper: mapper_ref.clone(), recorder: self.recorder.clone() };
-        let face = face_of(&config, &state, sink);
-        let (device, last) = (self.index, self.last);
-        let (recorder, outbox) = (|| self.recorder.clone(), || self.outbox.clone());
-        let windows = WindowMapper {
-            device,
-            recorder: recorder(),
-            outbox: outbox(),
-            face: Arc::clone(&face),
-            window: Arc::clone(self.window),
-            state: state.windows,
-            last_fact: last,
-        };
-        windows.reconcile(memories).map_err(StartError::Mapping)?;
-        mapper.spawn(windows);
-        let extents_ref = extents.actor_ref().clone();
-        extents.spawn(ExtentManager {
-            device,
-            config: Arc::clone(&config),
-            recorder: recorder(),
-            outbox: outbox(),
-            face: Arc::clone(&face),
-            listener: Arc::clone(self.listener),
-            registry: self.registry.clone(),
-            mapper: mapper_ref.clone(),
-            mailbox: mailbox_ref.clone(),
-            state: state.extents,
-            last_fact: last,
-        });
-        mailbox.spawn(Mailbox {
-            device,
-            config,
-            recorder: recorder(),
-            outbox: outbox(),
-            face: Arc::clone(&face),
-            extents: extents_ref.clone(),
-            state: state.mailbox,
-            last_fact: last,
-        });
-        Ok(DeviceActors { mailbox: mailbox_ref, extents: extents_ref, mapper: mapper_ref, face })
-    }
-}
-
-/// The registers as the state says they read; what was only staged is as at power-on.
-fn face_of(config: &device::config::DeviceConfig, state: &device::vm::Device, sink: GuestSink) -> Arc<Face> {
-    let face = Face::new(state.mailbox.config_space().clone(), config.mailbox_payload_log2, Arc::new(sink));
-    face.restore_interrupts(state.mailbox.msix(), state.mailbox.control());
-    let status = EventStatus::new().with_dynamic_capacity(!state.extents.log().is_empty());
-    face.set_event_status(u64::from(status));
-    face.restore_hdm_control(state.windows.hdm_control());
-    for (index, decoder) in (0u8..).zip(state.windows.decoders()) {
-        if let device::windows::Decoder::Committed { fields, .. } = decoder {
-            face.restore_decoder(index, fields.base, fields.size_bytes, fields.skip_bytes, fields.control);
-            face.set_decoder(index, DecoderStatus::Committed);
-        }
-    }
-    Arc::new(face)
+    let bus = GuestBus::new(platform, gate);
+    let guest = GuestVcpu::spawn_for(options.guest.clone(), &bus);
+    let (devices, plugging) = (RwLock::new(actors), tokio::sync::Mutex::default());
+    Ok(Vm {
+        parts: Arc::new(Parts { config, journal, fatal, slots, devices, plugging, guest, bus, maker: options.maker() }),
+    })
 }

@@ -7,31 +7,33 @@
 //!
 //! Deliberately absent: restarts. An actor that dies stops the VM ([`crate::Fatal`]); the next process resumes it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use device::backends::{self, BackendSpec, Source};
-use device::config::{DeviceConfig, DeviceIndex, VmConfig};
+use device::config::{ConfigError, DeviceConfig, DeviceIndex, VmConfig};
 use device::extents::{self, AddRequest, ReleaseRequest};
-use device::{Refusal, Seq, mailbox, windows};
+use device::{Refusal, Seq, VmTime, mailbox, windows};
 use journal::Journal;
 use journal::record::Origin;
 use kameo::actor::ActorRef;
 use kameo::message::Message;
-use memory::{HostMemory, Window};
+use memory::{HostMemory, MissingFile, Window};
 use platform::{Face, Platform};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
+use wire::Tag;
 
-use crate::backend_registry::{BackendRegistry, MemoryOf, Register};
+use crate::backend_registry::{MemoryOf, Register};
 use crate::bus::GuestBus;
 use crate::extent_manager::{ExtentManager, Request};
 use crate::fatal::{Fatal, FatalFlag, Stopped};
 use crate::guest_vcpu::{Guest, GuestVcpu, Run};
-use crate::host_memory::make;
+use crate::host_memory::Maker;
 use crate::mailbox::{Mailbox, Reset};
-use crate::outbox::Outbox;
 use crate::read::Read;
+use crate::slots::Slots;
 use crate::window_mapper::WindowMapper;
 
 /// Why a request has no result.
@@ -40,6 +42,12 @@ pub enum RequestError {
     /// The device or the registry refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The request describes no device.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The device was unplugged.
+    #[error("the device was unplugged")]
+    Unplugged,
     /// There is nobody left to answer.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -48,6 +56,7 @@ pub enum RequestError {
 /// The actors of one device.
 #[derive(Clone)]
 pub(crate) struct DeviceActors {
+    pub(crate) config: Arc<DeviceConfig>,
     pub(crate) mailbox: ActorRef<Mailbox>,
     pub(crate) extents: ActorRef<ExtentManager>,
     pub(crate) mapper: ActorRef<WindowMapper>,
@@ -63,14 +72,16 @@ pub struct Vm {
 pub(crate) struct Parts {
     pub(crate) config: Arc<VmConfig>,
     pub(crate) journal: Journal,
-    pub(crate) outbox: Outbox,
     pub(crate) fatal: FatalFlag,
-    pub(crate) registry: ActorRef<BackendRegistry>,
-    pub(crate) devices: Vec<DeviceActors>,
+    /// What device actors are spawned into.
+    pub(crate) slots: Slots,
+    /// The devices that are plugged.
+    pub(crate) devices: RwLock<BTreeMap<DeviceIndex, DeviceActors>>,
+    /// Held over a plug or an unplug, of which there is one at a time.
+    pub(crate) plugging: tokio::sync::Mutex<()>,
     pub(crate) guest: ActorRef<GuestVcpu>,
-    pub(crate) platform: Arc<Platform>,
-    pub(crate) window: Arc<Window>,
     pub(crate) bus: GuestBus,
+    pub(crate) maker: Maker,
 }
 
 /// Whether the VM clock runs and the guest with it.
@@ -88,9 +99,18 @@ impl Vm {
         &self.parts.config
     }
 
+    /// The devices that are plugged, by root port.
+    pub fn devices(&self) -> Vec<(DeviceIndex, Arc<DeviceConfig>)> {
+        self.actors().iter().map(|(index, device)| (*index, Arc::clone(&device.config))).collect()
+    }
+
     /// One device's configuration.
-    pub fn device_config(&self, device: DeviceIndex) -> Option<&DeviceConfig> {
-        self.parts.config.devices.get(usize::from(device.0))
+    pub fn device_config(&self, device: DeviceIndex) -> Option<Arc<DeviceConfig>> {
+        self.actors().get(&device).map(|device| Arc::clone(&device.config))
+    }
+
+    pub(crate) fn actors(&self) -> RwLockReadGuard<'_, BTreeMap<DeviceIndex, DeviceActors>> {
+        self.parts.devices.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `cxl-add-dynamic-capacity`: the record that offered.
@@ -103,36 +123,51 @@ impl Vm {
         self.request(device, extents::Input::Release(request)).await
     }
 
-    async fn request(&self, device: DeviceIndex, input: extents::Input) -> Result<Seq, RequestError> {
+    pub(crate) async fn request(&self, device: DeviceIndex, input: extents::Input) -> Result<Seq, RequestError> {
+        let extents = self.device(device).ok_or(RequestError::Unplugged)?.extents;
         let (answer, answered) = oneshot::channel();
-        tell(&self.device(device)?.extents, Request { input, answer })?;
-        Ok(answered.await.map_err(|_| Stopped)??)
+        tell(&extents, Request { input, answer }).map_err(|stopped| self.gone(stopped))?;
+        Ok(answered.await.map_err(|_| self.gone(Stopped))??)
     }
 
-    /// `object-add`: makes the memory on a thread of its own, then registers it.
+    /// `object-add`: makes the memory on a thread of its own, then registers it. Where that is refused, a file that was
+    /// made for it goes.
     pub async fn object_add(&self, id: &str, spec: BackendSpec, source: Source) -> Result<Seq, RequestError> {
-        let memory = make(&spec).await;
+        let memory = self.parts.maker.make(id, &spec, MissingFile::Create).await;
+        let made = memory.as_ref().ok().cloned();
         let origin = match source {
             Source::CommandLine => Origin::CommandLine,
             Source::Request => Origin::Operator,
         };
         let input = backends::Input::ObjectAdd { id: id.into(), spec, source };
-        self.register(origin, input, Some(memory)).await
+        let registered = self.register(origin, DeviceIndex(0), input, Some(memory)).await;
+        if let (Err(RequestError::Refused(_)), Some(made)) = (&registered, made) {
+            // It fails only where the runtime ends, and everything with it.
+            tokio::task::spawn_blocking(move || made.abandon()).await.ok();
+        }
+        registered
     }
 
-    /// `object-del`
+    /// `qom-set` of the tag of a backend that nobody holds.
+    pub async fn retag(&self, id: &str, tag: Tag, tag_text: &str) -> Result<Seq, RequestError> {
+        let input = backends::Input::Retag { id: id.into(), tag, tag_text: tag_text.into() };
+        self.register(Origin::Operator, DeviceIndex(0), input, None).await
+    }
+
+    /// `object-del`: done when the memory is given back and, with `discard-data`, its bytes are out of the file.
     pub async fn object_del(&self, id: &str) -> Result<Seq, RequestError> {
-        self.register(Origin::Operator, backends::Input::ObjectDel { id: id.into() }, None).await
+        self.register(Origin::Operator, DeviceIndex(0), backends::Input::ObjectDel { id: id.into() }, None).await
     }
 
     pub(crate) async fn register(
         &self,
         origin: Origin,
+        device: DeviceIndex,
         input: backends::Input,
         memory: Option<Result<Arc<HostMemory>, String>>,
     ) -> Result<Seq, RequestError> {
         let (answer, answered) = oneshot::channel();
-        tell(&self.parts.registry, Register { origin, input, memory, answer })?;
+        tell(&self.parts.slots.registry, Register { origin, device, input, memory, answer })?;
         Ok(answered.await.map_err(|_| Stopped)??)
     }
 
@@ -141,16 +176,19 @@ impl Vm {
         // The guest's boot ends first and its next begins last, so that no write of either falls into the reset.
         self.parts.bus.gate().reset_begins();
         let done = self.reset_devices().await;
-        self.parts.platform.reset();
+        self.platform().reset();
         self.parts.bus.gate().reset_ends();
         done
     }
 
     async fn reset_devices(&self) -> Result<Seq, Stopped> {
         let mut last = self.parts.journal.last();
-        for device in &self.parts.devices {
+        // A device that leaves meanwhile needs no reset, and one that comes is at power-on.
+        let _plugging = self.parts.plugging.lock().await;
+        let mailboxes: Vec<_> = self.actors().values().map(|device| device.mailbox.clone()).collect();
+        for mailbox in mailboxes {
             let (answer, answered) = oneshot::channel();
-            tell(&device.mailbox, Reset { origin: Origin::Operator, answer })?;
+            tell(&mailbox, Reset { origin: Origin::Operator, answer })?;
             last = answered.await.map_err(|_| Stopped)?;
         }
         Ok(last)
@@ -161,8 +199,8 @@ impl Vm {
         &self,
         device: DeviceIndex,
         question: impl FnOnce(&extents::State) -> T + Send + 'static,
-    ) -> Result<T, Stopped> {
-        read(&self.device(device)?.extents, question).await
+    ) -> Result<T, RequestError> {
+        self.read_of(device, |actors| &actors.extents, question).await
     }
 
     /// Asks the window mapper of a device.
@@ -170,8 +208,8 @@ impl Vm {
         &self,
         device: DeviceIndex,
         question: impl FnOnce(&windows::State) -> T + Send + 'static,
-    ) -> Result<T, Stopped> {
-        read(&self.device(device)?.mapper, question).await
+    ) -> Result<T, RequestError> {
+        self.read_of(device, |actors| &actors.mapper, question).await
     }
 
     /// Asks the mailbox of a device.
@@ -179,8 +217,28 @@ impl Vm {
         &self,
         device: DeviceIndex,
         question: impl FnOnce(&mailbox::State) -> T + Send + 'static,
-    ) -> Result<T, Stopped> {
-        read(&self.device(device)?.mailbox, question).await
+    ) -> Result<T, RequestError> {
+        self.read_of(device, |actors| &actors.mailbox, question).await
+    }
+
+    /// Asks one actor of a device. Without an answer either the VM has stopped or the device has left.
+    async fn read_of<A, S, T>(
+        &self,
+        device: DeviceIndex,
+        actor: impl FnOnce(&DeviceActors) -> &ActorRef<A>,
+        question: impl FnOnce(&S) -> T + Send + 'static,
+    ) -> Result<T, RequestError>
+    where
+        A: kameo::Actor + Message<Read<S, T>>,
+        S: 'static,
+        T: Send + 'static,
+    {
+        let actors = self.device(device).ok_or(RequestError::Unplugged)?;
+        read(actor(&actors), question).await.map_err(|stopped| self.gone(stopped))
+    }
+
+    fn gone(&self, stopped: Stopped) -> RequestError {
+        if self.parts.fatal.is_raised() { stopped.into() } else { RequestError::Unplugged }
     }
 
     /// Asks the backend registry.
@@ -188,18 +246,20 @@ impl Vm {
         &self,
         question: impl FnOnce(&backends::State) -> T + Send + 'static,
     ) -> Result<T, Stopped> {
-        read(&self.parts.registry, question).await
+        read(&self.parts.slots.registry, question).await
     }
 
     /// The whole state, actor by actor. Exact where nothing is under way.
-    pub async fn state(&self) -> Result<device::vm::Vm, Stopped> {
-        let mut devices = Vec::new();
-        for index in (0u8..).take(self.parts.devices.len()).map(DeviceIndex) {
-            devices.push(device::vm::Device {
+    pub async fn state(&self) -> Result<device::vm::Vm, RequestError> {
+        let mut devices = BTreeMap::new();
+        for (index, config) in self.devices() {
+            let device = device::vm::Device {
+                config: DeviceConfig::clone(&config),
                 mailbox: self.mailbox(index, Clone::clone).await?,
                 extents: self.extents(index, Clone::clone).await?,
                 windows: self.windows(index, Clone::clone).await?,
-            });
+            };
+            devices.insert(index, device);
         }
         let backends = self.backends(Clone::clone).await?;
         Ok(device::vm::Vm { config: self.config().clone(), backends, devices })
@@ -208,7 +268,7 @@ impl Vm {
     /// The memory behind a backend, for an operator who looks at its bytes.
     pub async fn memory_of(&self, backend: &str) -> Result<Option<Arc<HostMemory>>, Stopped> {
         let (answer, answered) = oneshot::channel();
-        tell(&self.parts.registry, MemoryOf { id: backend.into(), answer })?;
+        tell(&self.parts.slots.registry, MemoryOf { id: backend.into(), answer })?;
         answered.await.map_err(|_| Stopped)
     }
 
@@ -219,12 +279,12 @@ impl Vm {
 
     /// What the guest sees around the device.
     pub fn platform(&self) -> &Arc<Platform> {
-        &self.parts.platform
+        &self.parts.slots.platform
     }
 
     /// The lookup that answers accesses to the CXL window.
     pub fn window(&self) -> &Arc<Window> {
-        &self.parts.window
+        &self.parts.slots.window
     }
 
     /// The journal's last record and the last durable one.
@@ -247,6 +307,12 @@ impl Vm {
         if self.parts.journal.clock().is_running() { RunState::Running } else { RunState::Paused }
     }
 
+    /// The VM clock for a driver that moves it. From its first call on, the clock stands still but for its calls, and
+    /// `stop` and `cont` pause and run the guest only.
+    pub fn clock(&self) -> impl platform::qtest::Clock + use<> {
+        ClockByHand(self.parts.journal.clone())
+    }
+
     /// How the in-process guest fares; `None` where there is none.
     pub async fn guest(&self) -> Result<Option<Guest>, Stopped> {
         read(&self.parts.guest, Option::<Guest>::clone).await
@@ -263,25 +329,48 @@ impl Vm {
         // An actor that is gone already has nothing to finish.
         parts.guest.stop_gracefully().await.ok();
         parts.guest.wait_for_shutdown().await;
-        for device in &parts.devices {
-            device.mailbox.stop_gracefully().await.ok();
-            device.mailbox.wait_for_shutdown().await;
-            device.extents.stop_gracefully().await.ok();
-            device.extents.wait_for_shutdown().await;
-            device.mapper.stop_gracefully().await.ok();
-            device.mapper.wait_for_shutdown().await;
+        let devices = std::mem::take(&mut *parts.devices.write().unwrap_or_else(PoisonError::into_inner));
+        for device in devices.into_values() {
+            device.stop().await;
         }
-        parts.registry.stop_gracefully().await.ok();
-        parts.registry.wait_for_shutdown().await;
+        parts.slots.registry.stop_gracefully().await.ok();
+        parts.slots.registry.wait_for_shutdown().await;
         let journal = parts.journal.clone();
         let closing = tokio::task::spawn_blocking(move || journal.close());
         // Closing panics only if the keeper did, which has raised the alarm.
         tokio::time::timeout(Duration::from_secs(60), closing).await.ok();
-        parts.outbox.close();
+        parts.slots.outbox.close();
     }
 
-    fn device(&self, device: DeviceIndex) -> Result<&DeviceActors, Stopped> {
-        self.parts.devices.get(usize::from(device.0)).ok_or(Stopped)
+    fn device(&self, device: DeviceIndex) -> Option<DeviceActors> {
+        self.actors().get(&device).cloned()
+    }
+}
+
+impl DeviceActors {
+    /// Ends them, each after what it has heard; one that is gone already has nothing to finish.
+    pub(crate) async fn stop(self) {
+        self.mailbox.stop_gracefully().await.ok();
+        self.mailbox.wait_for_shutdown().await;
+        self.extents.stop_gracefully().await.ok();
+        self.extents.wait_for_shutdown().await;
+        self.mapper.stop_gracefully().await.ok();
+        self.mapper.wait_for_shutdown().await;
+    }
+}
+
+/// The clock that stamps records, moved from outside.
+struct ClockByHand(Journal);
+
+impl platform::qtest::Clock for ClockByHand {
+    fn step(&self, by_ns: u64) -> u64 {
+        self.0.clock().drive_by_hand();
+        self.0.clock().step(Duration::from_nanos(by_ns)).0
+    }
+
+    fn advance_to(&self, to_ns: u64) -> u64 {
+        self.0.clock().drive_by_hand();
+        self.0.clock().advance_to(VmTime(to_ns)).0
     }
 }
 

@@ -63,6 +63,8 @@ enum Undo {
     Map(Vec<memory::Piece>),
     /// Let the decoders decode again.
     Decode,
+    /// Put back all of it.
+    Replug(Vec<memory::Piece>),
 }
 
 impl WindowMapper {
@@ -115,7 +117,18 @@ impl WindowMapper {
                 self.window.set_decoders(self.device, Vec::new());
                 Ok(Undo::Decode)
             }
+            Prepare::Unplug => {
+                let ranges: Vec<_> = self.state.pieces().map(|piece| piece.range).collect();
+                let removed = self.unmap(&ranges)?;
+                self.window.set_decoders(self.device, Vec::new());
+                Ok(Undo::Replug(removed))
+            }
         }
+    }
+
+    fn map_again(&self, pieces: Vec<memory::Piece>) -> Result<(), String> {
+        let mut pieces = pieces.into_iter();
+        pieces.try_for_each(|piece| self.window.map(self.device, piece).map_err(|error| error.to_string()))
     }
 
     /// Host work that cannot be undone leaves a guest that sees what it must not: the VM stops.
@@ -123,12 +136,15 @@ impl WindowMapper {
         let undone = match undo {
             Undo::Nothing => Ok(()),
             Undo::Unmap(ranges) => self.unmap(&ranges).map(drop).map_err(|refusal| refusal.to_string()),
-            Undo::Map(pieces) => pieces
-                .into_iter()
-                .try_for_each(|piece| self.window.map(self.device, piece).map_err(|error| error.to_string())),
+            Undo::Map(pieces) => self.map_again(pieces),
             Undo::Decode => {
                 self.show_decoders();
                 Ok(())
+            }
+            Undo::Replug(pieces) => {
+                let mapped = self.map_again(pieces);
+                self.show_decoders();
+                mapped
             }
         };
         if let Err(reason) = undone {

@@ -159,6 +159,7 @@ pub struct ConfigSpace {
 struct Identity {
     serial: u64,
     payload_log2: u8,
+    static_len_bytes: u64,
 }
 
 impl ConfigSpace {
@@ -167,7 +168,15 @@ impl ConfigSpace {
     pub fn new(serial: u64, payload_log2: u8) -> Self {
         let range = wire::registers::MAILBOX_PAYLOAD_MIN_LOG2..=wire::registers::MAILBOX_PAYLOAD_MAX_LOG2;
         let payload_log2 = payload_log2.clamp(*range.start(), *range.end());
-        Self { identity: Identity { serial, payload_log2 }, written: WrittenRegisters::default() }
+        let identity = Identity { serial, payload_log2, static_len_bytes: 0 };
+        Self { identity, written: WrittenRegisters::default() }
+    }
+
+    /// The same with so many bytes of static memory, a multiple of 256 MiB: the size of range 1 (CXL r4.0 8.1.3.8).
+    #[must_use]
+    pub fn with_static_len(mut self, len_bytes: u64) -> Self {
+        self.identity.static_len_bytes = len_bytes;
+        self
     }
 
     /// Serial number of the device.
@@ -249,7 +258,7 @@ impl ConfigLayout for Identity {
             PCI_EXPRESS..MSIX => pci_express(offset - PCI_EXPRESS),
             MSIX..SERIAL_NUMBER => msix(offset - MSIX),
             SERIAL_NUMBER..DVSEC_DEVICE => dword_of(&self.serial_number(), offset - SERIAL_NUMBER),
-            DVSEC_DEVICE..DVSEC_GPF => dword_of(&dvsec_device(), offset - DVSEC_DEVICE),
+            DVSEC_DEVICE..DVSEC_GPF => dword_of(&dvsec_device(self.static_len_bytes), offset - DVSEC_DEVICE),
             DVSEC_GPF..DVSEC_FLEX_BUS => dword_of(&dvsec_gpf(), offset - DVSEC_GPF),
             DVSEC_FLEX_BUS..DVSEC_LOCATOR => dword_of(&dvsec_flex_bus(), offset - DVSEC_FLEX_BUS),
             DVSEC_LOCATOR..DVSEC_LOCATOR_END => register_locator(offset - DVSEC_LOCATOR),
@@ -373,12 +382,14 @@ fn msix(offset: u16) -> u32 {
     }
 }
 
-fn dvsec_device() -> pci::CxlDeviceDvsec {
-    // HDM count 1 with a range of size 0: a host waits for valid and active even then.
+fn dvsec_device(static_len_bytes: u64) -> pci::CxlDeviceDvsec {
+    // HDM count 1 even with a range of size 0: a host waits for valid and active then too.
     let capability = pci::CxlCapability::new().with_io_capable(true).with_mem_capable(true).with_mem_hw_init_mode(true);
     let size_low = pci::RangeSizeLow::new().with_memory_info_valid(true).with_memory_active(true);
-    let size_low = U32::new(size_low.with_media_type(2).with_memory_class(2).into());
-    let range_1 = pci::CxlDeviceRange { size_low, ..Default::default() };
+    let size_low = size_low.with_media_type(2).with_memory_class(2);
+    let size_low = U32::new(size_low.with_size_31_28((static_len_bytes >> 28 & 0xf) as u8).into());
+    let size_high = U32::new((static_len_bytes >> 32) as u32);
+    let range_1 = pci::CxlDeviceRange { size_high, size_low, ..Default::default() };
     pci::CxlDeviceDvsec {
         header: dvsec::<pci::CxlDeviceDvsec>(pci::DVSEC_CXL_DEVICE, 3, DVSEC_GPF),
         capability: U16::new(capability.with_hdm_count(1).into()),

@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wire::Dpa;
+
 use crate::backends::Holder;
-use crate::config::{DeviceConfig, DeviceIndex};
+use crate::config::{DeviceConfig, DeviceIndex, DynamicMemory};
 use crate::extents::{ChainPlace, Standing, State as Extents};
 use crate::limits::DC_EVENT_LOG_RECORDS_MAX;
 use crate::range::DpaRange;
@@ -40,7 +42,7 @@ pub const LAWS: &[Law] = &[
     },
     Law {
         name: "capacity-adds-up",
-        sentence: "What is accepted on a backend and counted there is the sum of its extents, and no more than was offered.",
+        sentence: "What is counted as held of an offer is the sum of its extents, and no more than was offered.",
         check: |vm| every_device(vm, capacity_adds_up),
     },
     Law {
@@ -55,17 +57,17 @@ pub const LAWS: &[Law] = &[
     },
     Law {
         name: "backend-one-owner",
-        sentence: "A backend is reserved by exactly one pending offer or attached to the accepted extents of exactly one device, or free.",
+        sentence: "A backend is reserved by exactly one pending offer or attached to the accepted extents of exactly one device, or a device's own memory, or free.",
         check: backend_one_owner,
     },
     Law {
         name: "tag-one-owner",
-        sentence: "A tag names one backend, and what is offered or accepted with it stands on that backend.",
+        sentence: "Where capacity comes by tag, a tag names one backend, and what is offered or accepted with it stands on that backend.",
         check: tag_one_owner,
     },
     Law {
         name: "mapped-is-accepted",
-        sentence: "Behind every accepted extent stands its piece of its backend, and behind nothing else stands anything.",
+        sentence: "Behind every accepted extent stands its piece of its backend, behind static memory its backend, and behind nothing else stands anything.",
         check: |vm| every_device(vm, mapped_is_accepted),
     },
     Law {
@@ -97,7 +99,8 @@ pub fn check(vm: &Vm) -> Result<(), Broken> {
 
 /// Checks the law that binds two states: the generation number moves exactly with the list of a device.
 pub fn check_step(before: &Vm, after: &Vm) -> Result<(), Broken> {
-    for (old, new) in before.devices.iter().zip(&after.devices) {
+    let both = before.devices.iter().filter_map(|(index, old)| Some((old, after.devices.get(index)?)));
+    for (old, new) in both {
         let list_moved = !old.extents.accepted().listed().eq(new.extents.accepted().listed());
         if list_moved && old.extents.generation() == new.extents.generation() {
             let detail = format!("the extent list changed and the generation stayed {}", new.extents.generation());
@@ -108,8 +111,8 @@ pub fn check_step(before: &Vm, after: &Vm) -> Result<(), Broken> {
 }
 
 fn every_device(vm: &Vm, check: fn(&DeviceConfig, &Device) -> Result<(), String>) -> Result<(), String> {
-    for (config, device) in vm.config.devices.iter().zip(&vm.devices) {
-        check(config, device).map_err(|detail| format!("{}: {detail}", config.id))?;
+    for device in vm.devices.values() {
+        check(&device.config, device).map_err(|detail| format!("{}: {detail}", device.config.id))?;
     }
     Ok(())
 }
@@ -137,17 +140,17 @@ fn extents_disjoint(config: &DeviceConfig, device: &Device) -> Result<(), String
 }
 
 fn capacity_adds_up(_: &DeviceConfig, device: &Device) -> Result<(), String> {
-    let mut sums = BTreeMap::<&str, u64>::new();
+    let mut sums = BTreeMap::<_, u64>::new();
     for extent in device.extents.accepted().iter() {
-        *sums.entry(&extent.backend).or_default() += extent.range.len_bytes;
+        *sums.entry(extent.offer).or_default() += extent.range.len_bytes;
     }
     let counted: BTreeMap<_, _> = device.extents.accepted().holdings().collect();
-    holds(sums.len() == counted.len(), || format!("{} backends hold extents, {} count", sums.len(), counted.len()))?;
-    sums.into_iter().try_for_each(|(backend, sum_bytes)| {
+    holds(sums.len() == counted.len(), || format!("{} offers have extents, {} count", sums.len(), counted.len()))?;
+    sums.into_iter().try_for_each(|(offer, sum_bytes)| {
         let is_right = counted
-            .get(backend)
+            .get(&offer)
             .is_some_and(|holding| holding.held_bytes == sum_bytes && sum_bytes <= holding.offered_bytes);
-        holds(is_right, || format!("{sum_bytes} bytes accepted on {backend} are not what is counted"))
+        holds(is_right, || format!("{sum_bytes} bytes accepted of {offer} are not what is counted"))
     })
 }
 
@@ -175,13 +178,19 @@ fn list_complete(_: &DeviceConfig, device: &Device) -> Result<(), String> {
 
 fn backend_one_owner(vm: &Vm) -> Result<(), String> {
     let mut owners = BTreeMap::<&str, Vec<(DeviceIndex, &str)>>::new();
-    for (index, device) in (0u8..).map(DeviceIndex).zip(&vm.devices) {
+    for (index, device) in &vm.devices {
+        for (_, backend) in device.config.memdevs() {
+            owners.entry(backend).or_default().push((*index, "memdev"));
+        }
+        if device.config.dynamic_memory != DynamicMemory::Tagged {
+            continue;
+        }
         let pending = device.extents.offers().iter().filter(|offer| offer.standing == Standing::Pending);
         for offer in pending {
-            owners.entry(&offer.backend).or_default().push((index, "reserved"));
+            owners.entry(&offer.backend).or_default().push((*index, "reserved"));
         }
-        for (backend, _) in device.extents.accepted().holdings() {
-            owners.entry(backend).or_default().push((index, "attached"));
+        for (_, holding) in device.extents.accepted().holdings() {
+            owners.entry(&holding.backend).or_default().push((*index, "attached"));
         }
     }
     for (id, backend) in vm.backends.iter() {
@@ -189,6 +198,7 @@ fn backend_one_owner(vm: &Vm) -> Result<(), String> {
             Holder::Free => vec![],
             Holder::Reserved { device, .. } => vec![(device, "reserved")],
             Holder::Attached { device, .. } => vec![(device, "attached")],
+            Holder::Memdev { device, .. } => vec![(device, "memdev")],
         };
         let found = owners.remove(id).unwrap_or_default();
         holds(found == expected, || format!("backend {id} is {:?}, its owners are {found:?}", backend.holder))?;
@@ -201,7 +211,7 @@ fn tag_one_owner(vm: &Vm) -> Result<(), String> {
         Some((id, _)) => id == backend,
         None => false,
     };
-    for device in &vm.devices {
+    for device in vm.devices.values().filter(|device| device.config.dynamic_memory == DynamicMemory::Tagged) {
         let pending = device.extents.offers().iter().filter(|offer| offer.standing == Standing::Pending);
         let offered = pending.map(|offer| (offer.tag, offer.backend.as_str()));
         let accepted = device.extents.accepted().iter().map(|extent| (extent.tag, extent.backend.as_str()));
@@ -212,16 +222,21 @@ fn tag_one_owner(vm: &Vm) -> Result<(), String> {
     Ok(())
 }
 
-fn mapped_is_accepted(_: &DeviceConfig, device: &Device) -> Result<(), String> {
+fn mapped_is_accepted(config: &DeviceConfig, device: &Device) -> Result<(), String> {
     // A partial release may cut a piece and an extent at the same place, so both sides are compared as they stand.
+    let fixed = config.static_memory.iter().map(|memory| {
+        let range = DpaRange { start: Dpa(0), len_bytes: memory.len_bytes };
+        (range, memory.backend.as_str(), 0)
+    });
     let accepted = device.extents.accepted().iter().map(|e| (e.range, e.backend.as_str(), e.offset_bytes));
+    let accepted = fixed.chain(accepted);
     let mapped = device.windows.pieces().map(|p| (p.range, p.backend.as_str(), p.offset_bytes));
     let (accepted, mapped): (Vec<_>, Vec<_>) = (accepted.collect(), mapped.collect());
     holds(accepted == mapped, || format!("accepted {accepted:?}, mapped {mapped:?}"))
 }
 
 fn mappings_inside_backends(vm: &Vm) -> Result<(), String> {
-    for piece in vm.devices.iter().flat_map(|device| device.windows.pieces()) {
+    for piece in vm.devices.values().flat_map(|device| device.windows.pieces()) {
         let end = piece.offset_bytes.checked_add(piece.range.len_bytes);
         let is_inside = vm.backends.get(&piece.backend).zip(end).is_some_and(|(b, end)| end <= b.spec.size_bytes);
         holds(is_inside, || format!("{piece:?} reaches out of its backend"))?;

@@ -159,17 +159,21 @@ pub fn decide(
     input: &Input,
     outcomes: &[HostOutcome],
 ) -> Option<(Answers, Decision)> {
-    let config = vm.config.devices.get(usize::from(device.0))?;
-    let state = vm.devices.get(usize::from(device.0))?;
+    let of_device = || vm.devices.get(&device);
     let mut answers = Answers::default();
     let decision = match input {
-        Input::Mailbox(input) => state.mailbox.decide(config, input),
-        Input::Windows(input) => {
-            Decision { facts: state.windows.decide(input).into_iter().map(Fact::Windows).collect(), reply: Reply::Done }
+        Input::Backends(input) => backends_decision(vm.backends.decide(&vm.config, device, input, outcomes)),
+        Input::Mailbox(input) => {
+            let state = of_device()?;
+            state.mailbox.decide(&state.config, input)
         }
-        Input::Backends(input) => backends_decision(vm.backends.decide(&vm.config, input, outcomes)),
+        Input::Windows(input) => {
+            let facts = of_device()?.windows.decide(input).into_iter().map(Fact::Windows).collect();
+            Decision { facts, reply: Reply::Done }
+        }
         Input::Extents(input) => {
-            let plan = state.extents.plan(config, input);
+            let state = of_device()?;
+            let plan = state.extents.plan(&state.config, input);
             answers = prepare(vm, device, &plan.steps);
             state.extents.decide(stamp, plan, &answers)
         }
@@ -186,12 +190,10 @@ pub fn backends_decision(decided: Result<Vec<backends::Fact>, Refusal>) -> Decis
 }
 
 fn prepare(vm: &Vm, device: DeviceIndex, steps: &extents::Steps) -> Answers {
-    let mut answers = Answers {
-        backends: steps.backends.as_ref().map(|step| vm.backends.prepare(&vm.config, device, step)),
-        windows: None,
-    };
+    let mut answers =
+        Answers { backends: steps.backends.as_ref().map(|step| vm.backends.prepare(device, step)), windows: None };
     if answers.refusal().is_none()
-        && let Some(state) = vm.devices.get(usize::from(device.0))
+        && let Some(state) = vm.devices.get(&device)
     {
         answers.windows = steps.windows.as_ref().map(|step| state.windows.prepare(step));
     }

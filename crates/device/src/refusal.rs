@@ -258,6 +258,94 @@ pub enum Refusal {
         /// The id.
         id: String,
     },
+    /// The tag cannot be changed.
+    #[error("the tag {tag} of backend {id} is in use: {device} holds the backend ({holding}), {by}; release it first")]
+    TagInUse {
+        /// The backend.
+        id: String,
+        /// Its tag.
+        tag: Tag,
+        /// The device that holds it.
+        device: String,
+        /// How it holds it.
+        holding: String,
+        /// The record since when.
+        by: Seq,
+    },
+    /// Another device has the id.
+    #[error("Duplicate device ID '{id}': it was plugged by {by}")]
+    DuplicateDevice {
+        /// The id.
+        id: String,
+        /// The record that plugged the other one.
+        by: Seq,
+    },
+    /// There is no such root port.
+    #[error("device {id}: there is no root port {port}: the VM has {count}")]
+    NoSuchPort {
+        /// The device.
+        id: String,
+        /// The number that was asked for.
+        port: u8,
+        /// How many there are.
+        count: u32,
+    },
+    /// Another device is in the root port.
+    #[error("device {id}: root port {port} has device {device}, {by}: one device a port")]
+    PortTaken {
+        /// The device.
+        id: String,
+        /// The port.
+        port: String,
+        /// The device that is there.
+        device: String,
+        /// The record that plugged it.
+        by: Seq,
+    },
+    /// A backend cannot become a device's own memory.
+    #[error("device {id}: backend {backend} is in use: {device} holds it ({holding}), {by}")]
+    MemdevInUse {
+        /// The device.
+        id: String,
+        /// The backend.
+        backend: String,
+        /// The device that holds it.
+        device: String,
+        /// How it holds it.
+        holding: String,
+        /// The record since when.
+        by: Seq,
+    },
+    /// The device cannot be unplugged.
+    #[error(
+        "device {id} is in use: {extents} accepted extents, {offers} offers without an answer, {decoders} committed decoders; release first, or force it"
+    )]
+    DeviceInUse {
+        /// The device.
+        id: String,
+        /// Extents that the host holds.
+        extents: u32,
+        /// Offers that it has not answered.
+        offers: u32,
+        /// Decoders that it has committed.
+        decoders: u32,
+    },
+    /// The label is in use on a device with unique tags.
+    #[error("tag {tag} is in use, {by}, and the device has unique-tags=on: release it first, or give another tag")]
+    TagLive {
+        /// The tag.
+        tag: Tag,
+        /// The record that offered it.
+        by: Seq,
+    },
+    /// The platform does not take the device.
+    #[error("root port {port} does not take the device: {reason}")]
+    Plug {
+        /// The port's number.
+        port: u8,
+        /// What the platform said.
+        reason: String,
+    },
     /// The backend cannot be deleted.
     #[error("object '{id}' is in use, can not be deleted: {device} holds it ({holding}), {by}")]
     BackendInUse {

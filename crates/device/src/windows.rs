@@ -15,6 +15,7 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::{Dpa, Hpa};
 
+use crate::config::DeviceConfig;
 use crate::decode::{DecodedRange, Granularity, Ways};
 use crate::range::DpaRange;
 use crate::stamp::Stamp;
@@ -146,6 +147,8 @@ pub enum Prepare {
     Unmap(Vec<DpaRange>),
     /// Put the registers into their power-on state.
     Reset,
+    /// Take everything away: the device leaves.
+    Unplug,
 }
 
 /// The mapper's answer to [`Prepare`]: the facts that commit would make true.
@@ -165,6 +168,21 @@ pub struct Mapping {
 }
 
 impl State {
+    /// The mapper of a device as it is at power-on: its static memory is there, undecoded.
+    pub fn new(config: &DeviceConfig) -> Self {
+        let fixed = config.static_memory.as_ref().map(|memory| {
+            let range = DpaRange { start: Dpa(0), len_bytes: memory.len_bytes };
+            (range.start, Piece { range, backend: memory.backend.clone(), offset_bytes: 0 })
+        });
+        Self { pieces: fixed.into_iter().collect(), ..Self::default() }
+    }
+
+    /// How many decoders are committed.
+    pub fn committed(&self) -> u32 {
+        let committed = self.decoders.iter().filter(|decoder| matches!(decoder, Decoder::Committed { .. }));
+        committed.count() as u32
+    }
+
     /// The decoders.
     pub fn decoders(&self) -> &[Decoder; DECODERS] {
         &self.decoders
@@ -223,7 +241,12 @@ impl State {
             Prepare::Map(pieces) => Fact::Mapped { pieces: pieces.clone() },
             Prepare::Unmap(ranges) => Fact::Unmapped { ranges: ranges.clone() },
             Prepare::Reset => Fact::Reset,
+            Prepare::Unplug => return Ok(vec![self.nothing_mapped(), Fact::Reset]),
         }])
+    }
+
+    fn nothing_mapped(&self) -> Fact {
+        Fact::Unmapped { ranges: self.pieces.values().map(|piece| piece.range).collect() }
     }
 
     /// Decides what reaches the mapper itself.

@@ -39,6 +39,8 @@ pub(crate) enum ChainEnd {
     Broken,
     /// It had more extents than a chain may have.
     TooLong,
+    /// It stayed open for too long.
+    TimedOut,
 }
 
 /// A chain that has ended.
@@ -51,20 +53,36 @@ pub(crate) struct Chain {
 
 /// The chain that is still open, if there is one.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OpenChain(Option<(ChainKind, Vec<RawExtent>)>);
+pub(crate) struct OpenChain(Option<Open>);
+
+#[derive(Clone, Debug)]
+struct Open {
+    kind: ChainKind,
+    extents: Vec<RawExtent>,
+    /// When its last record came.
+    last_ms: u64,
+}
+
+impl Chain {
+    /// A record by itself, whether more follow or not.
+    pub(crate) fn of_one(kind: ChainKind, record: &DcEventRecord) -> Self {
+        Self { kind, extents: [record.extent].into(), end: ChainEnd::Closed }
+    }
+}
 
 impl OpenChain {
     /// Adds a record; what ends with it, at most the chain before and the record's own.
-    pub(crate) fn add(&mut self, kind: ChainKind, record: &DcEventRecord) -> [Option<Chain>; 2] {
+    pub(crate) fn add(&mut self, kind: ChainKind, record: &DcEventRecord, now_ms: u64) -> [Option<Chain>; 2] {
         let broken = match &self.0 {
-            Some((open, _)) if *open != kind => self.end(ChainEnd::Broken),
+            Some(open) if open.kind != kind => self.end(ChainEnd::Broken),
             _ => None,
         };
-        let (_, extents) = self.0.get_or_insert((kind, Vec::new()));
-        extents.push(record.extent);
+        let open = self.0.get_or_insert_with(|| Open { kind, extents: Vec::new(), last_ms: now_ms });
+        open.extents.push(record.extent);
+        open.last_ms = now_ms;
         let ended = if record.flags & DC_EVENT_FLAG_MORE == 0 {
             self.end(ChainEnd::Closed)
-        } else if extents.len() >= CHAIN_EXTENTS_MAX {
+        } else if open.extents.len() >= CHAIN_EXTENTS_MAX {
             self.end(ChainEnd::TooLong)
         } else {
             None
@@ -74,7 +92,12 @@ impl OpenChain {
 
     /// Ends the open chain, if there is one.
     pub(crate) fn end(&mut self, end: ChainEnd) -> Option<Chain> {
-        self.0.take().map(|(kind, extents)| Chain { kind, extents, end })
+        self.0.take().map(|Open { kind, extents, .. }| Chain { kind, extents, end })
+    }
+
+    /// When the last record of the open chain came, in milliseconds.
+    pub(crate) fn last_ms(&self) -> Option<u64> {
+        self.0.as_ref().map(|open| open.last_ms)
     }
 }
 
@@ -96,16 +119,16 @@ mod tests {
     #[test]
     fn a_chain_ends_with_the_record_without_more() {
         let mut open = OpenChain::default();
-        assert_eq!(open.add(ChainKind::Add, &record(1, DC_EVENT_FLAG_MORE)), [None, None]);
-        let [None, Some(chain)] = open.add(ChainKind::Add, &record(2, 0)) else { panic!("one chain") };
+        assert_eq!(open.add(ChainKind::Add, &record(1, DC_EVENT_FLAG_MORE), 0), [None, None]);
+        let [None, Some(chain)] = open.add(ChainKind::Add, &record(2, 0), 0) else { panic!("one chain") };
         assert_eq!((chain.kind, chain.end, starts(&chain)), (ChainKind::Add, ChainEnd::Closed, [1, 2].into()));
     }
 
     #[test]
     fn another_kind_breaks_a_chain() {
         let mut open = OpenChain::default();
-        assert_eq!(open.add(ChainKind::Add, &record(1, DC_EVENT_FLAG_MORE)), [None, None]);
-        let [Some(broken), Some(closed)] = open.add(ChainKind::Release, &record(2, 0)) else { panic!("two chains") };
+        assert_eq!(open.add(ChainKind::Add, &record(1, DC_EVENT_FLAG_MORE), 0), [None, None]);
+        let [Some(broken), Some(closed)] = open.add(ChainKind::Release, &record(2, 0), 0) else { panic!("two chains") };
         assert_eq!((broken.kind, broken.end, starts(&broken)), (ChainKind::Add, ChainEnd::Broken, [1].into()));
         assert_eq!((closed.kind, closed.end, starts(&closed)), (ChainKind::Release, ChainEnd::Closed, [2].into()));
     }
@@ -114,9 +137,9 @@ mod tests {
     fn a_chain_that_is_never_closed_is_cut() {
         let mut open = OpenChain::default();
         for start in 1..CHAIN_EXTENTS_MAX as u64 {
-            assert_eq!(open.add(ChainKind::Add, &record(start, DC_EVENT_FLAG_MORE)), [None, None]);
+            assert_eq!(open.add(ChainKind::Add, &record(start, DC_EVENT_FLAG_MORE), 0), [None, None]);
         }
-        let [None, Some(chain)] = open.add(ChainKind::Add, &record(0, DC_EVENT_FLAG_MORE)) else { panic!("cut") };
+        let [None, Some(chain)] = open.add(ChainKind::Add, &record(0, DC_EVENT_FLAG_MORE), 0) else { panic!("cut") };
         assert_eq!((chain.end, chain.extents.len()), (ChainEnd::TooLong, CHAIN_EXTENTS_MAX));
     }
 }

@@ -7,7 +7,7 @@
 //! A probe reads the extents that the device holds from an earlier life of its host; offers that wait in the log are
 //! taken by the first [`Host::on_interrupt`]. Deliberately absent: several regions over one device, and who runs this.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
 use wire::registers::EventStatus;
@@ -32,6 +32,7 @@ use crate::offer::{Age, Offer};
 use crate::platform_map::{HpaRange, PlatformMap};
 use crate::policy::Policy;
 use crate::regions::DcConfiguration;
+use crate::waiting::Waiting;
 
 /// The decoder that a host programs.
 const DECODER: usize = 0;
@@ -50,9 +51,13 @@ pub struct Host {
     pub(crate) extents: ExtentTable,
     pub(crate) chain: OpenChain,
     /// Offers without an answer, oldest first.
-    pub(crate) offers: VecDeque<Offer>,
+    pub(crate) offers: VecDeque<Waiting<Offer>>,
     /// Chains of capacity asked back that has not left.
-    pub(crate) requests: VecDeque<Vec<Extent>>,
+    pub(crate) requests: VecDeque<Waiting<Vec<Extent>>>,
+    /// Tags whose memory is busy.
+    busy: BTreeSet<Tag>,
+    /// When the policy has something to do by itself.
+    pub(crate) wakes_at_ms: Option<u64>,
     /// Handles of records that were taken from the log but not yet cleared there.
     pub(crate) uncleared: Vec<U16>,
     /// Whether the log still holds what it held at the probe.
@@ -201,6 +206,8 @@ impl Host {
             chain: OpenChain::default(),
             offers: VecDeque::new(),
             requests: VecDeque::new(),
+            busy: BTreeSet::new(),
+            wakes_at_ms: None,
             uncleared: Vec::new(),
             log: Age::New,
             unreported: Vec::new(),
@@ -299,12 +306,12 @@ impl Host {
 
     /// Offers that wait for an answer, oldest first.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
-        self.offers.iter()
+        self.offers.iter().map(|waiting| &waiting.what)
     }
 
     /// What is asked back and has not left, oldest request first.
     pub fn release_requests(&self) -> impl Iterator<Item = &[Extent]> {
-        self.requests.iter().map(Vec::as_slice)
+        self.requests.iter().map(|waiting| waiting.what.as_slice())
     }
 
     /// What the host does by itself.
@@ -315,6 +322,29 @@ impl Host {
     /// Changes what the host does by itself, from the next interrupt on.
     pub fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// When the policy has something to do by itself, in milliseconds of the bus' clock: then [`Host::on_interrupt`] is to
+    /// be called, with an interrupt or without. It is known after every [`Host::on_interrupt`].
+    pub fn wakes_at_ms(&self) -> Option<u64> {
+        self.wakes_at_ms
+    }
+
+    /// Says that the memory of a tag ([`Tag::NONE`]: of all untagged extents) is busy, accepted or not yet. A policy
+    /// that asks for it ([`Policy::Linux`] does) then leaves requests for it unanswered, as
+    /// [`Handled::Busy`](crate::Handled::Busy).
+    pub fn mark_busy(&mut self, tag: Tag) {
+        self.busy.insert(tag);
+    }
+
+    /// Says that it is no longer. What was asked back meanwhile stays until the device asks again.
+    pub fn mark_idle(&mut self, tag: Tag) {
+        self.busy.remove(&tag);
+    }
+
+    /// Whether the memory of a tag is busy.
+    pub fn is_busy(&self, tag: Tag) -> bool {
+        self.busy.contains(&tag)
     }
 
     /// The event status register.

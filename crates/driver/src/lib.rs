@@ -6,10 +6,10 @@
 //!  interrupt ─▶ event_log ─▶ chain ─▶ policy ─▶ update (4802h, 4803h) ─▶ clear                      Host::on_interrupt
 //! ```
 //!
-//! Start with [`Host`]; everything reaches the hardware through a [`Bus`], so that the same code runs inside a process
+//! Start with [`Host`], or with [`HostSet`] for a machine with several devices; everything reaches the hardware through a [`Bus`], so that the same code runs inside a process
 //! and as a freestanding guest. Whatever a device says is checked before it is believed: counts against the bytes that
-//! came, addresses against the regions, loops against a bound. Deliberately absent: interleaving, CDAT and sharing,
-//! static capacity, event logs other than Dynamic Capacity, and a time-out for an offer that the device never closes.
+//! came, addresses against the regions, loops against a bound. What a host does by itself is its [`Policy`]. Deliberately
+//! absent: interleaving, CDAT and sharing, static capacity, and event logs other than Dynamic Capacity.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
@@ -28,6 +28,7 @@ pub mod event_log;
 pub mod extent_list;
 mod extents;
 mod host;
+mod host_set;
 pub mod interrupt_policy;
 pub mod mailbox;
 pub mod media;
@@ -40,14 +41,16 @@ mod poll;
 pub mod regions;
 mod respond;
 pub mod update;
+mod waiting;
 
 pub use bus::{Bdf, Bus, MsixMessage, Width};
 pub use drain::{DrainError, Handled};
 pub use extents::{DpaRange, Extent, HeldExtent};
 pub use host::{CreatedRegion, Host, ProbeError, Probed, RegionError};
+pub use host_set::HostSet;
 pub use mailbox::{Mailbox, MailboxError};
 pub use memdev::MemoryDevice;
 pub use offer::{Age, Offer, OfferAnswer, OfferError};
 pub use platform_map::{HpaRange, PlatformMap};
-pub use policy::Policy;
+pub use policy::{LATE_MS, Policy, UnknownPolicy};
 pub use respond::RespondError;

@@ -48,6 +48,9 @@ pub enum OfferError {
     /// The device did not close the chain.
     #[error("the offer was not closed: a record of another kind followed, or records were lost")]
     Unfinished,
+    /// The device did not close the chain in time.
+    #[error("the offer was not closed in time: its last record says that more follow, and none came")]
+    TimedOut,
     /// The chain is too long.
     #[error("the offer has more than {CHAIN_EXTENTS_MAX} extents")]
     TooLong,
@@ -79,6 +82,7 @@ impl Offer {
             ChainEnd::Closed => check(&extents, dc).err(),
             ChainEnd::Broken => Some(OfferError::Unfinished),
             ChainEnd::TooLong => Some(OfferError::TooLong),
+            ChainEnd::TimedOut => Some(OfferError::TimedOut),
         };
         Self { extents, fault, age }
     }

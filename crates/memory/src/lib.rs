@@ -10,7 +10,11 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod host_memory;
+mod slots;
 mod window;
 
-pub use host_memory::{HostMemory, HostMemoryError, HostMemorySpec, MemoryKind, OutOfRange, Prealloc, Sharing};
-pub use window::{Mapping, Piece, Window, WindowCounters, WindowError};
+pub use host_memory::{
+    BackendDir, FileError, FileKind, HostMemory, HostMemoryError, HostMemorySpec, MissingFile, OutOfRange, Surroundings,
+};
+pub use slots::{Hypervisor, SlotAccess, SlotRegion};
+pub use window::{Mapping, Piece, Route, Window, WindowCounters, WindowError};

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  HPA ──first decoder that decodes it──▶ (device, DPA) ──piece──▶ memory + offset
-//!                  │ none                                 │ none
-//!                  └───────────────▶ reads all ones, writes vanish ◀┘
+//!   │              │ none                                 │ none
+//!   │              └───────────────▶ reads all ones, writes vanish ◀┘
+//!   └─ inside a route: only the decoders of the device whose turn it is are asked
 //! ```
 //!
 //! An access holds the read side of one lock while it copies, so that [`Window::unmap`], which takes the write side,
-//! returns only after every access under way. Where two devices decode one address, the lower device index answers.
+//! returns only after every access under way. Where two devices decode one address and no [`Route`] chooses, the lower
+//! device index answers.
 //! Deliberately absent: why a piece is mapped, and slots of a virtual machine, which only cache [`Window::mappings`].
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use device::config::DeviceIndex;
-use device::decode::{DecodedRange, Ways};
+use device::decode::{DecodedRange, Granularity, Ways};
 use wire::{Dpa, Hpa};
 
 use crate::host_memory::HostMemory;
@@ -53,6 +55,51 @@ pub struct Mapping {
     pub dpa: Dpa,
     /// Where in the memory it begins, in bytes.
     pub offset_bytes: u64,
+}
+
+/// Guest-physical addresses that a host bridge spreads over devices: granule by granule in the order of its targets
+/// (CXL r4.0 8.2.4.20.7, 8.2.4.20.8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    hpa: Hpa,
+    size_bytes: u64,
+    granularity: Granularity,
+    targets: Vec<DeviceIndex>,
+}
+
+impl Route {
+    /// A route over so many ways as there are targets. `None` without a target or a byte, or where the range leaves the
+    /// address space. A target may be a device that is not there: then nobody answers in its ways.
+    pub fn new(hpa: Hpa, size_bytes: u64, granularity: Granularity, targets: Vec<DeviceIndex>) -> Option<Self> {
+        let is_range = size_bytes > 0 && hpa.checked_add(size_bytes).is_some();
+        (is_range && !targets.is_empty()).then_some(Self { hpa, size_bytes, granularity, targets })
+    }
+
+    /// Whether two routes share an address.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.hpa < other.end() && other.hpa < self.end()
+    }
+
+    fn end(&self) -> Hpa {
+        Hpa(self.hpa.0 + self.size_bytes)
+    }
+
+    /// The device whose turn it is at `at`, and for how many bytes; `None` outside.
+    fn target(&self, at: Hpa) -> Option<(DeviceIndex, u64)> {
+        let offset = at.bytes_from(self.hpa).filter(|offset| *offset < self.size_bytes)?;
+        let left = self.size_bytes - offset;
+        if let [only] = self.targets[..] {
+            return Some((only, left));
+        }
+        let granule_bytes = u64::from(self.granularity.bytes());
+        let way = (offset / granule_bytes % self.targets.len() as u64) as usize;
+        Some((self.targets[way], left.min(granule_bytes - offset % granule_bytes)))
+    }
+
+    /// Whether all of a range is one device's.
+    fn leads_to(&self, device: DeviceIndex, start: Hpa, end: Hpa) -> bool {
+        self.targets == [device] && self.hpa <= start && end <= self.end()
+    }
 }
 
 /// Why a piece was not mapped or unmapped; nothing has changed then.
@@ -120,6 +167,8 @@ pub struct Window {
 /// What an access goes by.
 #[derive(Debug, Default)]
 struct Routes {
+    /// No two share an address.
+    host: Vec<Route>,
     /// By device, then in the order of the device's decoders.
     decoders: Vec<(DeviceIndex, DecodedRange)>,
     /// No two of a device overlap; none is empty or wraps.
@@ -167,6 +216,12 @@ impl Window {
         routes.decoders.retain(|(of, _)| *of != device);
         routes.decoders.extend(decoded.into_iter().map(|range| (device, range)));
         routes.decoders.sort_by_key(|(of, _)| *of);
+    }
+
+    /// Sets what the host bridge spreads over devices, in place of what it spread before. No two routes may share an
+    /// address ([`Route::overlaps`]).
+    pub fn set_routes(&self, routes: Vec<Route>) {
+        self.routes_mut().host = routes;
     }
 
     /// Puts a memory behind device-physical addresses.
@@ -224,7 +279,8 @@ impl Window {
     }
 
     /// What the guest sees through decoders without interleave, in the order of its addresses. A decoder that shares
-    /// an address with another one is left out: the lookup serves it.
+    /// an address with another one, or with a route that does not lead to its device alone, is left out: the lookup
+    /// serves it.
     pub fn mappings(&self) -> Vec<Mapping> {
         let routes = self.routes();
         let end = Hpa(self.base.0 + self.size_bytes);
@@ -273,12 +329,14 @@ impl Window {
 
 impl Routes {
     fn stretch(&self, at: Hpa, left: u64) -> Stretch<'_> {
+        let (only, left) = self.host_target(at, left);
         // Another decoder may answer from its base on.
         let bases = self.decoders.iter().filter_map(|(_, decoded)| decoded.hpa.bytes_from(at));
         let left = bases.filter(|bytes| *bytes > 0).fold(left, u64::min);
         let resolved = self
             .decoders
             .iter()
+            .filter(|(device, _)| only.is_none_or(|only| only == *device))
             .find_map(|(device, decoded)| decoded.resolve(at).map(|(dpa, contiguous)| (*device, dpa, contiguous)));
         let Some((device, dpa, contiguous)) = resolved else {
             return Stretch { len_bytes: left, target: None };
@@ -294,6 +352,15 @@ impl Routes {
         let next = self.pieces.range((device, dpa)..=(device, Dpa(u64::MAX))).next();
         let until_next = next.map_or(left, |((_, next), _)| next.0 - dpa.0);
         Stretch { len_bytes: left.min(until_next), target: None }
+    }
+
+    /// The only device that may answer at `at`, if a route chooses one, and for how many of `left` bytes that holds.
+    fn host_target(&self, at: Hpa, left: u64) -> (Option<DeviceIndex>, u64) {
+        if let Some((device, bytes)) = self.host.iter().find_map(|route| route.target(at)) {
+            return (Some(device), left.min(bytes));
+        }
+        let bases = self.host.iter().filter_map(|route| route.hpa.bytes_from(at));
+        (None, bases.filter(|bytes| *bytes > 0).fold(left, u64::min))
     }
 
     fn piece_at_or_before(&self, device: DeviceIndex, dpa: Dpa) -> Option<(Dpa, &Backing)> {
@@ -348,7 +415,12 @@ impl Routes {
         };
         let (start, end) = range(&self.decoders[index]);
         let others = self.decoders.iter().enumerate().filter(|(other, _)| *other != index);
-        others.map(|(_, other)| range(other)).any(|(other_start, other_end)| start < other_end && other_start < end)
+        let is_shared = others
+            .map(|(_, other)| range(other))
+            .any(|(other_start, other_end)| start < other_end && other_start < end);
+        let (device, start, end) = (self.decoders[index].0, Hpa(start), Hpa(end));
+        let touched = self.host.iter().filter(|route| route.hpa < end && start < route.end());
+        is_shared || touched.into_iter().any(|route| !route.leads_to(device, start, end))
     }
 
     fn mappings_of(&self, device: DeviceIndex, decoded: &DecodedRange) -> impl Iterator<Item = Mapping> {

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use device::config::DeviceIndex;
 use device::decode::{DecodedRange, Granularity, Ways};
-use memory::{
-    HostMemory, HostMemorySpec, MemoryKind, OutOfRange, Piece, Prealloc, Sharing, Window, WindowCounters, WindowError,
-};
+use memory::{HostMemory, OutOfRange, Piece, Route, Window, WindowCounters, WindowError};
+use proptest::prelude::*;
 use wire::{Dpa, Hpa};
 
 const BASE: Hpa = Hpa(0x1_1000_0000);
@@ -16,9 +15,7 @@ const D0: DeviceIndex = DeviceIndex(0);
 const D1: DeviceIndex = DeviceIndex(1);
 
 fn memory(size_bytes: u64) -> Arc<HostMemory> {
-    let spec =
-        HostMemorySpec { kind: MemoryKind::Ram, size_bytes, share: Sharing::Private, prealloc: Prealloc::OnTouch };
-    Arc::new(HostMemory::create(&spec).unwrap())
+    Arc::new(HostMemory::anonymous(size_bytes).unwrap())
 }
 
 fn decoder(offset: u64, size_bytes: u64, dpa: u64) -> DecodedRange {
@@ -180,6 +177,81 @@ fn an_interleaved_decoder_reaches_every_byte() {
         assert!(back == pattern, "{} ways", ways.count());
         assert_eq!(window.mappings().len(), usize::from(ways.count() == 1));
         window.unmap(D0, Dpa(0), MIB).unwrap();
+    }
+}
+
+fn route(offset: u64, size_bytes: u64, targets: &[DeviceIndex]) -> Route {
+    Route::new(Hpa(BASE.0 + offset), size_bytes, Granularity::MIN, targets.to_vec()).unwrap()
+}
+
+#[test]
+fn a_route_chooses_who_answers() {
+    let window = Window::new(BASE, 1024 * MIB);
+    let memories = [memory(256 * MIB), memory(256 * MIB)];
+    for (device, memory) in [D0, D1].into_iter().zip(&memories) {
+        memory.write_u8(0, 10 + device.0).unwrap();
+        window.set_decoders(device, vec![decoder(0, 256 * MIB, 0)]);
+        window.map(device, piece(0, 256 * MIB, memory, 0)).unwrap();
+    }
+    assert_eq!(read(&window, 0), [10]);
+    assert!(window.mappings().is_empty());
+    window.set_routes(vec![route(0, 256 * MIB, &[D1])]);
+    assert_eq!(read(&window, 0), [11]);
+    window.set_routes(vec![route(0, 256 * MIB, &[DeviceIndex(9)])]);
+    assert_eq!(read(&window, 0), [0xff]);
+    // Before and behind a route everything is as without one.
+    memories[0].write(MIB - 1, &[1, 2]).unwrap();
+    memories[1].write(MIB - 1, &[3, 4]).unwrap();
+    window.set_routes(vec![route(MIB, MIB, &[D1])]);
+    assert_eq!(read(&window, MIB - 1), [1, 4]);
+    // A mapping is what one device shows alone.
+    window.set_decoders(D0, Vec::new());
+    assert!(window.mappings().is_empty(), "the decoder reaches beyond the route");
+    window.set_routes(vec![route(0, 512 * MIB, &[D1])]);
+    assert_eq!(window.mappings().len(), 1);
+    window.set_routes(vec![route(0, 512 * MIB, &[D0])]);
+    assert!(window.mappings().is_empty());
+    assert_eq!(Route::new(BASE, 0, Granularity::MIN, vec![D0]), None);
+    assert_eq!(Route::new(Hpa(u64::MAX), 2, Granularity::MIN, vec![D0]), None);
+    assert_eq!(Route::new(BASE, 2, Granularity::MIN, Vec::new()), None);
+}
+
+proptest! {
+    /// Bytes of an interleave set against its definition: granule n is on device n modulo the ways.
+    #[test]
+    fn an_interleave_set_is_spread_granule_by_granule(
+        code in prop::sample::select(vec![0u8, 1, 2, 3, 8, 9]),
+        granularity in 0u8..7,
+        permutation in Just((0..8).collect::<Vec<u8>>()).prop_shuffle(),
+        accesses in prop::collection::vec((0u64..MIB, 1usize..40_000, any::<u8>()), 1..12),
+    ) {
+        let ways = Ways::from_code(code).unwrap();
+        let granularity = Granularity::from_code(granularity).unwrap();
+        let targets: Vec<_> = permutation.into_iter().take(usize::from(ways.count())).map(DeviceIndex).collect();
+        let (window, size_bytes) = (Window::new(BASE, 1024 * MIB), MIB * u64::from(ways.count()));
+        let memories: Vec<_> = targets.iter().map(|_| memory(MIB)).collect();
+        for (device, memory) in targets.iter().zip(&memories) {
+            window.set_decoders(*device, vec![DecodedRange { ways, granularity, size_bytes, ..decoder(0, 0, 0) }]);
+            window.map(*device, piece(0, MIB, memory, 0)).unwrap();
+        }
+        window.set_routes(vec![Route::new(BASE, size_bytes, granularity, targets).unwrap()]);
+        let mut model = vec![0u8; size_bytes as usize];
+        for (at, len, first) in accesses {
+            let at = (at * u64::from(ways.count())) as usize;
+            let bytes: Vec<u8> = (0..len.min(model.len() - at)).map(|byte| first.wrapping_add(byte as u8)).collect();
+            window.write(Hpa(BASE.0 + at as u64), &bytes);
+            model[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        let mut back = vec![0; model.len()];
+        window.read(BASE, &mut back);
+        prop_assert!(back == model);
+        let granule = granularity.bytes() as usize;
+        for (index, expected) in model.chunks(granule).enumerate() {
+            let (way, stripe) = (index % memories.len(), index / memories.len());
+            let mut there = vec![0; expected.len()];
+            memories[way].read((stripe * granule) as u64, &mut there).unwrap();
+            prop_assert!(there == expected, "granule {}", index);
+        }
     }
 }
 

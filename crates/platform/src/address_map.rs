@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! 0                RAM, up to 2 GiB
-//! C000_0000        BARs, to E000_0000
+//! B000_0000        configuration space, where a host leaves it when it turns it on
+//! C000_0000        BARs, to E000_0000, as this house's driver places them; bridges forward any address
 //! 1_0000_0000      the rest of RAM
 //! next 256 MiB     CXL host registers (the first MiB)
-//! + 256 MiB        the CXL fixed memory window
+//! + 256 MiB        the CXL fixed memory windows, one behind the other
 //! ```
 //!
-//! Deliberately absent: configuration space by memory, firmware, and everything legacy.
+//! With RAM of up to 2 GiB, host registers and windows are where QEMU's q35 machine has them. Deliberately absent:
+//! firmware, and everything legacy.
 
 use wire::{CAPACITY_MULTIPLE_BYTES, Hpa};
 

@@ -1,32 +1,78 @@
 //! The platform: every access of a guest, routed to what answers it.
 //!
 //! ```text
-//!  address ──▶ RAM, else CXL window, else the BAR of a device behind a port that forwards it, else nothing
+//!  address ──▶ RAM, else CXL window, else CXL host registers, else ECAM, else the BAR of a port, or of a device
+//!              behind a port that forwards it, else nothing
 //!  bus:device.function ──▶ 00:00.0 host bridge, 0C:nn.0 port nn, secondary bus:00.0 the device behind its port
 //! ```
 //!
 //! What nobody claims reads all ones and swallows writes; an access that straddles two claims is split. A port forwards
-//! only what its memory windows hold, so a driver that forgets them sees no device. Deliberately absent: who decides
-//! (the actors behind each [`Face`]), and timing.
+//! only what its memory windows hold, so a driver that forgets them sees no device. Devices come and go at run time; an
+//! access under way ends at the device that it began with. Deliberately absent: who decides (the actors behind each
+//! [`Face`]), and timing.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use memory::{HostMemory, Window};
 use wire::Hpa;
 
 use crate::address_map::AddressMap;
-use crate::face::{BarIndex, Face};
-use crate::pci::{HostBridge, RootPort};
+use crate::bridges::{self, Bridges, Claim, Function};
+use crate::config_access::{ConfigAddress, ConfigRegister, PortAccess, from_bytes, lanes, natural_pieces, to_bytes};
+use crate::face::Face;
+use crate::host_bridge_block::RoutesChange;
+use crate::msix::MsixMessage;
 use crate::publications::{Epoch, Publications};
 
 /// The bus of the host bridge.
 pub const HOST_BRIDGE_BUS: u8 = 0x00;
-/// The root bus of the CXL host bridge, with one root port for each device.
+/// The root bus of the CXL host bridge, with its root ports.
 pub const ROOT_PORT_BUS: u8 = 0x0c;
 
-/// Root ports at most: device numbers on one bus.
-const ROOT_PORTS_MAX: usize = 32;
+/// The widest access to configuration space in bytes.
+const CONFIG_WIDTH_MAX: usize = 4;
+/// The widest access to a register in bytes.
+const REGISTER_WIDTH_MAX: usize = 8;
+
+/// What a platform is made of.
+#[derive(Clone, Debug)]
+pub struct PlatformParts {
+    /// Guest memory.
+    pub ram: Arc<HostMemory>,
+    /// The CXL fixed memory windows, which follow one another: one lookup spans them.
+    pub window: Arc<Window>,
+    /// How many root ports there are, at most 32 (further ones are on no bus); a device is plugged into each or not.
+    pub root_ports: u8,
+}
+
+/// Why a device was not plugged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlugError {
+    /// There is no such root port.
+    #[error("there is no root port {port}: the machine has {root_ports}, counted from 0")]
+    NoPort {
+        /// The port asked for.
+        port: u8,
+        /// How many there are.
+        root_ports: u8,
+    },
+    /// There is a device already.
+    #[error("root port {port} has a device already: unplug it first, or take another port")]
+    Occupied {
+        /// The port asked for.
+        port: u8,
+    },
+}
+
+/// Whether everything that guests have asked of devices is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is.
+    Yes,
+    /// The time was over before.
+    TimedOut,
+}
 
 /// Guest memory, the CXL window and the devices, as a guest reaches them.
 #[derive(Debug)]
@@ -34,43 +80,49 @@ pub struct Platform {
     map: AddressMap,
     ram: Arc<HostMemory>,
     window: Arc<Window>,
-    faces: Vec<Arc<Face>>,
-    ports: Mutex<Vec<RootPort>>,
+    bridges: RwLock<Bridges>,
     publications: Arc<Publications>,
 }
 
-/// What answers at an address.
-enum Claim<'a> {
+/// What answers at an address, wherever it is.
+enum Answerer {
     Ram { offset_bytes: u64 },
     Window,
-    Bar { face: &'a Face, bar: BarIndex, offset: u64 },
-    Nobody,
+    Other(Claim),
 }
 
-/// A BAR that answers.
-struct ActiveBar<'a> {
-    face: &'a Face,
-    bar: BarIndex,
-    base: Hpa,
-    len_bytes: u64,
-}
-
-/// What answers configuration accesses to one function.
-enum Function<'a> {
-    HostBridge,
-    RootPort(usize),
-    Device(&'a Face),
+/// Whether a write is one access, or bytes in a row.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grain {
+    Access,
+    Bulk,
 }
 
 impl Platform {
-    /// A platform with the devices in the order of their root ports. There are root ports for 32 devices; further ones
-    /// are on no bus.
-    pub fn new(ram: Arc<HostMemory>, window: Arc<Window>, faces: Vec<Arc<Face>>) -> Self {
-        let publications = Arc::new(Publications::default());
-        faces.iter().for_each(|face| face.relay_publications(Arc::clone(&publications)));
-        let ports = (0u8..).zip(faces.iter().take(ROOT_PORTS_MAX)).map(|(port, _)| RootPort::new(port)).collect();
+    /// A platform whose root ports are all empty.
+    pub fn new(parts: PlatformParts) -> Self {
+        let PlatformParts { ram, window, root_ports } = parts;
         let map = AddressMap::new(ram.len_bytes());
-        Self { map, ram, window, faces, ports: Mutex::new(ports), publications }
+        let bridges = RwLock::new(Bridges::new(root_ports, map.cxl_host_registers()));
+        Self { map, ram, window, bridges, publications: Arc::default() }
+    }
+
+    /// Puts a device into the slot of a root port. Guests see it from then on.
+    pub fn plug(&self, port: u8, face: Arc<Face>) -> Result<(), PlugError> {
+        let mut bridges = self.bridges_mut();
+        bridges.plug(port, Arc::clone(&face))?;
+        // Before a guest can reach it, so that nobody who waits for it misses anything.
+        face.relay_publications(Arc::clone(&self.publications));
+        Ok(())
+    }
+
+    /// Takes the device out of the slot of a root port, and returns it if there was one. Guests see it no more;
+    /// accesses to it that are under way still end there.
+    pub fn unplug(&self, port: u8) -> Option<Arc<Face>> {
+        let face = self.bridges_mut().unplug(port);
+        // Whoever waits for it to settle need not any more.
+        self.publications.announce();
+        face
     }
 
     /// Where what is.
@@ -88,43 +140,58 @@ impl Platform {
         &self.window
     }
 
-    /// The devices, in the order of their root ports.
-    pub fn faces(&self) -> &[Arc<Face>] {
-        &self.faces
+    /// The devices that are plugged, with their root ports, in the order of these.
+    pub fn faces(&self) -> Vec<(u8, Arc<Face>)> {
+        self.bridges().faces().map(|(port, face)| (port, Arc::clone(face))).collect()
     }
 
     /// What the guest reads from a function's configuration space: all ones where there is no function.
     pub fn config_read(&self, bus: u8, device: u8, function: u8, offset: u16, width: u8) -> u32 {
-        let ports = self.ports();
-        let value = match self.function(&ports, bus, device, function) {
-            Some(Function::HostBridge) => HostBridge.read(offset, width),
-            Some(Function::RootPort(port)) => ports[port].read(offset, width),
+        let mut bridges = self.bridges_mut();
+        let value = match bridges.function(bus, device, function) {
+            Some(Function::HostBridge(bridge)) => bridge.read(offset, width),
+            Some(Function::RootPort(port)) => port.read(offset, width),
             Some(Function::Device(face)) => {
-                drop(ports);
+                drop(bridges);
                 face.config_read(offset, width)
             }
             None => u32::MAX,
         };
-        match width {
-            1 => value & 0xff,
-            2 => value & 0xffff,
-            _ => value,
-        }
+        value & lanes(width)
     }
 
     /// What the guest writes to a function's configuration space.
     pub fn config_write(&self, bus: u8, device: u8, function: u8, offset: u16, width: u8, value: u32) {
-        let mut ports = self.ports();
-        match self.function(&ports, bus, device, function) {
-            Some(Function::RootPort(port)) => {
-                ports[port].write(offset, width, value);
-            }
+        let mut bridges = self.bridges_mut();
+        match bridges.function(bus, device, function) {
+            Some(Function::HostBridge(bridge)) => bridge.write(offset, width, value),
+            Some(Function::RootPort(port)) => port.write(offset, width, value),
             Some(Function::Device(face)) => {
-                // The write can tell the device's actors something: not with the ports locked.
-                drop(ports);
+                // The write can tell the device's actors something: not with the bridges locked.
+                drop(bridges);
                 face.config_write(offset, width, value);
             }
-            Some(Function::HostBridge) | None => {}
+            None => {}
+        }
+    }
+
+    /// What the guest reads from an IO port, `width` bytes: 1, 2 or 4.
+    pub fn port_read(&self, port: u16, width: u8) -> u32 {
+        let address = self.bridges().config_address;
+        match address.access(port, width) {
+            PortAccess::Address => address.0,
+            PortAccess::Data(register) => self.register_read(register, width),
+            PortAccess::Nobody => lanes(width),
+        }
+    }
+
+    /// What the guest writes to an IO port, `width` bytes: 1, 2 or 4.
+    pub fn port_write(&self, port: u16, width: u8, value: u32) {
+        let address = self.bridges().config_address;
+        match address.access(port, width) {
+            PortAccess::Address => self.bridges_mut().config_address = ConfigAddress(value),
+            PortAccess::Data(register) => self.register_write(register, width, value),
+            PortAccess::Nobody => {}
         }
     }
 
@@ -133,37 +200,39 @@ impl Platform {
         let mut done = 0;
         while let Some(left) = to.get_mut(done..).filter(|left| !left.is_empty()) {
             let Some(at) = hpa.checked_add(done as u64) else { return left.fill(0xff) };
-            let (claim, len) = self.claim(at, left.len());
+            let (answerer, len) = self.answerer(at, left.len());
             let part = &mut left[..len];
-            match claim {
-                Claim::Ram { offset_bytes } => {
+            match answerer {
+                Answerer::Ram { offset_bytes } => {
                     if self.ram.read(offset_bytes, part).is_err() {
                         part.fill(0xff);
                     }
                 }
-                Claim::Window => self.window.read(at, part),
-                Claim::Bar { face, bar, offset } => face.mmio_read(bar, offset, part),
-                Claim::Nobody => part.fill(0xff),
+                Answerer::Window => self.window.read(at, part),
+                Answerer::Other(claim) => self.read_claim(claim, part),
             }
             done += len;
         }
     }
 
-    /// Puts `from` at `hpa`.
+    /// Puts `from` at `hpa`: one access, as far as one thing answers it. Registers take naturally aligned writes of 1, 2,
+    /// 4 and 8 bytes; others change nothing.
     pub fn write(&self, hpa: Hpa, from: &[u8]) {
-        let mut done = 0;
-        while let Some(left) = from.get(done..).filter(|left| !left.is_empty()) {
-            let Some(at) = hpa.checked_add(done as u64) else { return };
-            let (claim, len) = self.claim(at, left.len());
-            let part = &left[..len];
-            match claim {
-                // The map has as much RAM as there is, so this cannot be out of range.
-                Claim::Ram { offset_bytes } => drop(self.ram.write(offset_bytes, part)),
-                Claim::Window => self.window.write(at, part),
-                Claim::Bar { face, bar, offset } => face.mmio_write(bar, offset, part),
-                Claim::Nobody => {}
-            }
-            done += len;
+        self.write_all(hpa, from, Grain::Access);
+    }
+
+    /// Puts `from` at `hpa` as many accesses: where registers are, naturally aligned ones of at most 8 bytes, by rising
+    /// address.
+    pub fn write_bulk(&self, hpa: Hpa, from: &[u8]) {
+        self.write_all(hpa, from, Grain::Bulk);
+    }
+
+    /// A message-signalled interrupt is a write. One whose address is in RAM lands there, for a host that polls for it;
+    /// every other one is for the caller to deliver.
+    pub fn deliver(&self, message: MsixMessage) {
+        if let Some((offset_bytes, _)) = self.map.ram_offset(Hpa(message.address)) {
+            // Messages are aligned to their length, and RAM is whole pages: a message is in it as a whole or not at all.
+            let _ = self.ram.write_u32(offset_bytes, message.data);
         }
     }
 
@@ -177,68 +246,143 @@ impl Platform {
         self.publications.wait(seen, timeout)
     }
 
-    /// Puts the root ports into their power-on state. The devices are reset by their actors.
+    /// Waits until every device has answered what it was asked ([`Face::is_settled`]), or `limit` is over.
+    pub fn settle(&self, limit: Duration) -> Settled {
+        if self.is_settled() {
+            return Settled::Yes;
+        }
+        let begun = Instant::now();
+        loop {
+            let seen = self.epoch();
+            if self.is_settled() {
+                return Settled::Yes;
+            }
+            let Some(left) = limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+                return Settled::TimedOut;
+            };
+            self.wait(seen, left);
+        }
+    }
+
+    /// Puts the bridges into their power-on state. The devices are reset by their actors.
     pub fn reset(&self) {
-        self.ports().iter_mut().for_each(RootPort::reset);
+        let mut bridges = self.bridges_mut();
+        bridges.reset();
+        self.window.set_routes(Vec::new());
+    }
+
+    fn is_settled(&self) -> bool {
+        self.bridges().faces().all(|(_, face)| face.is_settled())
+    }
+
+    fn register_read(&self, at: ConfigRegister, width: u8) -> u32 {
+        self.config_read(at.bus, at.device, at.function, at.offset, width)
+    }
+
+    fn register_write(&self, at: ConfigRegister, width: u8, value: u32) {
+        self.config_write(at.bus, at.device, at.function, at.offset, width, value);
+    }
+
+    fn read_claim(&self, claim: Claim, to: &mut [u8]) {
+        match claim {
+            Claim::HostRegisters { offset } => self.bridges().host_registers.read(offset, to),
+            Claim::PortRegisters { offset } => bridges::read_port_registers(offset, to),
+            Claim::Bar { face, bar, offset } => face.mmio_read(bar, offset, to),
+            Claim::Ecam { offset } => {
+                for (start, len) in natural_pieces(offset, to.len(), CONFIG_WIDTH_MAX) {
+                    let value = self.register_read(ConfigRegister::in_ecam(offset + start as u64), len as u8);
+                    to_bytes(value, &mut to[start..start + len]);
+                }
+            }
+            Claim::Nobody => to.fill(0xff),
+        }
+    }
+
+    fn write_all(&self, hpa: Hpa, from: &[u8], grain: Grain) {
+        let mut done = 0;
+        while let Some(left) = from.get(done..).filter(|left| !left.is_empty()) {
+            let Some(at) = hpa.checked_add(done as u64) else { return };
+            let (answerer, len) = self.answerer(at, left.len());
+            let part = &left[..len];
+            match answerer {
+                // The map has as much RAM as there is, so this cannot be out of range.
+                Answerer::Ram { offset_bytes } => drop(self.ram.write(offset_bytes, part)),
+                Answerer::Window => self.window.write(at, part),
+                Answerer::Other(claim) => self.write_claim(claim, part, grain),
+            }
+            done += len;
+        }
+    }
+
+    fn write_claim(&self, claim: Claim, from: &[u8], grain: Grain) {
+        match claim {
+            Claim::HostRegisters { offset } => {
+                accesses(offset, from, grain, |offset, part| self.write_host_registers(offset, part));
+            }
+            Claim::Bar { face, bar, offset } => {
+                let registers_len = match grain {
+                    Grain::Access => 0,
+                    Grain::Bulk => bar.registers_len(offset, from.len()),
+                };
+                let (registers, rest) = from.split_at(registers_len);
+                accesses(offset, registers, grain, |offset, part| face.mmio_write(bar, offset, part));
+                if !rest.is_empty() {
+                    face.mmio_write(bar, offset + registers_len as u64, rest);
+                }
+            }
+            Claim::Ecam { offset } => {
+                for (start, len) in natural_pieces(offset, from.len(), CONFIG_WIDTH_MAX) {
+                    let value = from_bytes(&from[start..start + len]);
+                    self.register_write(ConfigRegister::in_ecam(offset + start as u64), len as u8, value);
+                }
+            }
+            Claim::PortRegisters { .. } | Claim::Nobody => {}
+        }
+    }
+
+    fn write_host_registers(&self, offset: u64, from: &[u8]) {
+        let mut bridges = self.bridges_mut();
+        if bridges.host_registers.write(offset, from) == RoutesChange::Changed {
+            // With the bridges locked, so that of two commits the later one's routes stay.
+            self.window.set_routes(bridges.host_registers.routes());
+        }
     }
 
     /// What answers at `at`, and for how many of `left` bytes, at least one.
-    fn claim(&self, at: Hpa, left: usize) -> (Claim<'_>, usize) {
+    fn answerer(&self, at: Hpa, left: usize) -> (Answerer, usize) {
         let bounded = |len_bytes: u64| usize::try_from(len_bytes).unwrap_or(left).min(left);
         if let Some((offset_bytes, len_bytes)) = self.map.ram_offset(at) {
-            return (Claim::Ram { offset_bytes }, bounded(len_bytes));
+            return (Answerer::Ram { offset_bytes }, bounded(len_bytes));
         }
         let into_window = at.bytes_from(self.window.base());
         let in_window = into_window.and_then(|into| self.window.size_bytes().checked_sub(into));
         if let Some(len_bytes) = in_window.filter(|len_bytes| *len_bytes > 0) {
-            return (Claim::Window, bounded(len_bytes));
+            return (Answerer::Window, bounded(len_bytes));
         }
-        let bars = self.active_bars();
         let next_window = self.window.base().bytes_from(at).filter(|bytes| *bytes > 0);
-        let next_bars = bars.iter().filter_map(|bar| bar.base.bytes_from(at)).filter(|bytes| *bytes > 0);
-        let next_claims = next_window.into_iter().chain(self.map.bytes_to_high_ram(at)).chain(next_bars);
-        let len_bytes = next_claims.fold(left as u64, u64::min);
-        for ActiveBar { face, bar, base, len_bytes: bar_len_bytes } in bars {
-            if let Some(offset) = at.bytes_from(base).filter(|offset| *offset < bar_len_bytes) {
-                return (Claim::Bar { face, bar, offset }, bounded(len_bytes.min(bar_len_bytes - offset)));
-            }
-        }
-        (Claim::Nobody, bounded(len_bytes))
+        let next_claims = next_window.into_iter().chain(self.map.bytes_to_high_ram(at));
+        let (claim, len_bytes) = self.bridges().claim(at, next_claims.fold(left as u64, u64::min));
+        (Answerer::Other(claim), bounded(len_bytes))
     }
 
-    /// The BARs that answer and that their port forwards, in the order of the devices.
-    fn active_bars(&self) -> Vec<ActiveBar<'_>> {
-        let ports = self.ports();
-        let mut active = Vec::new();
-        for (port, face) in ports.iter().zip(&self.faces) {
-            for bar in BarIndex::ALL {
-                let Some((base, len_bytes)) = face.bar(bar) else { continue };
-                if port.forwards(base, len_bytes) {
-                    active.push(ActiveBar { face, bar, base, len_bytes });
-                }
-            }
-        }
-        active
+    // Every change leaves the bridges whole, whatever panics after it.
+    fn bridges(&self) -> RwLockReadGuard<'_, Bridges> {
+        self.bridges.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn function(&self, ports: &[RootPort], bus: u8, device: u8, function: u8) -> Option<Function<'_>> {
-        match (bus, device, function) {
-            (HOST_BRIDGE_BUS, 0, 0) => Some(Function::HostBridge),
-            (HOST_BRIDGE_BUS, _, _) => None,
-            (ROOT_PORT_BUS, port, 0) => {
-                let port = usize::from(port);
-                (port < ports.len()).then_some(Function::RootPort(port))
-            }
-            (ROOT_PORT_BUS, _, _) => None,
-            (bus, 0, 0) => {
-                let port = ports.iter().position(|port| port.secondary_bus() == Some(bus))?;
-                self.faces.get(port).map(|face| Function::Device(face))
-            }
-            _ => None,
-        }
+    fn bridges_mut(&self) -> RwLockWriteGuard<'_, Bridges> {
+        self.bridges.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn ports(&self) -> MutexGuard<'_, Vec<RootPort>> {
-        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+/// Writes to registers, whole or piece by piece.
+fn accesses(offset: u64, from: &[u8], grain: Grain, mut write: impl FnMut(u64, &[u8])) {
+    match grain {
+        Grain::Access => write(offset, from),
+        Grain::Bulk => {
+            for (start, len) in natural_pieces(offset, from.len(), REGISTER_WIDTH_MAX) {
+                write(offset + start as u64, &from[start..start + len]);
+            }
+        }
     }
 }

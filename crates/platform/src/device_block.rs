@@ -161,6 +161,11 @@ impl DeviceBlock {
         if self.control.doorbell_interrupt() { CompletionInterrupt::Wanted } else { CompletionInterrupt::NotWanted }
     }
 
+    /// Whether a command waits for its answer.
+    pub(crate) fn is_command_under_way(&self) -> bool {
+        self.control.doorbell()
+    }
+
     pub(crate) fn set_event_status(&mut self, bits: u64) {
         self.event_status = bits;
     }

@@ -12,10 +12,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::Duration;
 
-use device::config_space::{COMPONENT_BAR, ConfigSpace, ConfigWrite, DEVICE_BAR, MSIX_BAR};
+use device::config_space::{COMPONENT_BAR, ConfigSpace, ConfigWrite, DEVICE_BAR, MSIX_BAR, PAYLOAD_OFFSET};
 use device::mailbox::MAILBOX_VECTOR;
 use wire::registers::{MAILBOX_PAYLOAD_MAX_LOG2, MAILBOX_PAYLOAD_MIN_LOG2};
 use wire::{Hpa, Opcode, ReturnCode};
@@ -115,11 +116,22 @@ impl BarIndex {
             Self::Msix => MSIX_BAR,
         }
     }
+
+    /// How many of `len` bytes from `offset` on are registers, each of which takes accesses of its own widths; behind
+    /// them is the mailbox payload area, which takes any.
+    pub(crate) fn registers_len(self, offset: u64, len: usize) -> usize {
+        match self {
+            Self::Device => usize::try_from(PAYLOAD_OFFSET.saturating_sub(offset)).unwrap_or(len).min(len),
+            Self::Component | Self::Msix => len,
+        }
+    }
 }
 
 /// One device's register blocks.
 pub struct Face {
     registers: Mutex<Registers>,
+    /// As [`Registers::is_settled`] was after the last change.
+    settled: AtomicBool,
     /// Held by the thread whose turn it is to tell.
     turn: Mutex<()>,
     sink: Arc<dyn CommandSink>,
@@ -130,11 +142,20 @@ pub struct Face {
 
 struct Registers {
     config: ConfigSpace,
+    /// Where the BARs answer: worked out when configuration space changes, because every access asks.
+    bars: Bars,
     payload_log2: u8,
     device: DeviceBlock,
     component: ComponentBlock,
     msix: Msix,
     outgoing: VecDeque<Outgoing>,
+}
+
+/// Base and length in bytes of each BAR that answers, in the order of [`BarIndex::ALL`].
+pub(crate) type Bars = [Option<(Hpa, u64)>; BarIndex::ALL.len()];
+
+fn bars_of(config: &ConfigSpace) -> Bars {
+    BarIndex::ALL.map(|bar| Some((config.bar(bar.number())?, config.bar_len_bytes(bar.number())?)))
 }
 
 /// What waits to be told, in order.
@@ -157,6 +178,7 @@ impl Face {
         let payload_log2 = payload_log2.clamp(MAILBOX_PAYLOAD_MIN_LOG2, MAILBOX_PAYLOAD_MAX_LOG2);
         Self {
             registers: Mutex::new(Registers::new(config, payload_log2)),
+            settled: AtomicBool::new(true),
             turn: Mutex::new(()),
             sink,
             line: OnceLock::new(),
@@ -186,6 +208,7 @@ impl Face {
     pub fn config_write(&self, offset: u16, width: u8, value: u32) {
         self.change(|registers| {
             if registers.config.write(offset, width, value) == ConfigWrite::Changed {
+                registers.bars = bars_of(&registers.config);
                 let write = CommandedWrite::Config { offset, width, value };
                 registers.outgoing.push_back(Outgoing::Commanded(write));
                 registers.release_interrupts();
@@ -195,8 +218,12 @@ impl Face {
 
     /// Where a BAR answers and its length in bytes, or `None` while it does not.
     pub fn bar(&self, bar: BarIndex) -> Option<(Hpa, u64)> {
-        let config = &self.registers().config;
-        Some((config.bar(bar.number())?, config.bar_len_bytes(bar.number())?))
+        self.bars()[bar as usize]
+    }
+
+    /// Where all BARs answer.
+    pub(crate) fn bars(&self) -> Bars {
+        self.registers().bars
     }
 
     /// Fills `to` with the bytes of a BAR: of any width and alignment, zero where no register is.
@@ -229,6 +256,12 @@ impl Face {
                 registers.release_interrupts();
             }
         });
+    }
+
+    /// Whether all that the guest has asked for is answered: no command is under way, and every decoder's control
+    /// register shows how its commit, or the end of it, went.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
     }
 
     /// The epoch of publications now; take it before looking at a register that is waited for.
@@ -305,6 +338,7 @@ impl Face {
     fn change(&self, change: impl FnOnce(&mut Registers)) {
         let mut registers = self.registers();
         change(&mut registers);
+        self.settled.store(registers.is_settled(), Ordering::Release);
         let is_told = registers.outgoing.is_empty();
         drop(registers);
         if !is_told {
@@ -356,6 +390,7 @@ impl Face {
 impl Registers {
     fn new(config: ConfigSpace, payload_log2: u8) -> Self {
         Self {
+            bars: bars_of(&config),
             config,
             payload_log2,
             device: DeviceBlock::new(payload_log2),
@@ -363,6 +398,10 @@ impl Registers {
             msix: Msix::new(),
             outgoing: VecDeque::new(),
         }
+    }
+
+    fn is_settled(&self) -> bool {
+        !self.device.is_command_under_way() && self.component.is_settled()
     }
 
     fn gate(&self) -> MsixGate {

@@ -4,15 +4,15 @@
 //! {"extents": [{"offset": 0, "len": "4k"}]}   ──▶   Invalid parameter type for 'extents[0].len', expected: integer
 //! ```
 //!
-//! Members are looked at in the order of the schema; what the schema does not know is refused last. Deliberately absent: what
-//! arguments mean together, which is for commands to say.
+//! Members are looked at in the order of the schema, those of a union's branch after those that all branches have; what the schema
+//! does not know is refused last. Deliberately absent: what arguments mean together otherwise, which is for commands to say.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
 use crate::error::QmpError;
-use crate::schema::{Argument, CommandSchema, Kind, Presence};
+use crate::schema::{Argument, CommandSchema, EnumSchema, Kind, Presence, discriminator};
 
 /// Arguments that fit their schema, and so need no second look at their types.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,30 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-fn check_members(members: &[Argument], given: &Map<String, Value>, place: &Place<'_>) -> Result<(), QmpError> {
+fn check_members(members: &'static [Argument], given: &Map<String, Value>, place: &Place<'_>) -> Result<(), QmpError> {
+    let mut known = check_known(members, given, place)?;
+    let branch = branch_members(members, given);
+    known += check_known(branch, given, place)?;
+    if known == given.len() {
+        return Ok(());
+    }
+    let is_unknown = |name: &str| members.iter().chain(branch).all(|member| member.name != name);
+    given.keys().find(|name| is_unknown(name)).map_or(Ok(()), |name| {
+        let here = Place::Member(place, name);
+        Err(QmpError::generic(format!("Parameter '{here}' is unexpected")))
+    })
+}
+
+/// The members that the word of a union adds to `members`.
+fn branch_members(members: &'static [Argument], given: &Map<String, Value>) -> &'static [Argument] {
+    discriminator(members).map_or(&[], |(tag, union)| {
+        let word = given.get(tag.name).and_then(Value::as_str);
+        word.map_or(&[], |word| union.branch(word).members)
+    })
+}
+
+/// Checks the members that are there; how many they are.
+fn check_known(members: &[Argument], given: &Map<String, Value>, place: &Place<'_>) -> Result<usize, QmpError> {
     let mut known = 0;
     for member in members {
         let here = Place::Member(place, member.name);
@@ -93,14 +116,7 @@ fn check_members(members: &[Argument], given: &Map<String, Value>, place: &Place
             (None, Presence::Optional) => {}
         }
     }
-    if known == given.len() {
-        return Ok(());
-    }
-    let unknown = given.keys().find(|name| members.iter().all(|member| member.name != name.as_str()));
-    unknown.map_or(Ok(()), |name| {
-        let here = Place::Member(place, name);
-        Err(QmpError::generic(format!("Parameter '{here}' is unexpected")))
-    })
+    Ok(known)
 }
 
 fn check_value(kind: &Kind, value: &Value, place: &Place<'_>) -> Result<(), QmpError> {
@@ -118,13 +134,8 @@ fn check_value(kind: &Kind, value: &Value, place: &Place<'_>) -> Result<(), QmpE
         Kind::U16 => check_unsigned(value, u16::MAX.into(), "uint16_t", place),
         Kind::U32 => check_unsigned(value, u32::MAX.into(), "uint32_t", place),
         Kind::U64 | Kind::Size => check_unsigned(value, u64::MAX, "uint64", place),
-        Kind::Enum(words) => {
-            let word = value.as_str().ok_or_else(|| wrong_type(place, "string"))?;
-            if words.values.iter().any(|(known, _)| *known == word) {
-                return Ok(());
-            }
-            Err(QmpError::generic(format!("Parameter '{place}' does not accept value '{word}'")))
-        }
+        Kind::Enum(words) => check_word(words, value, place),
+        Kind::Discriminator(union) => check_word(union.tag, value, place),
         Kind::Object(object) => {
             let members = value.as_object().ok_or_else(|| wrong_type(place, "object"))?;
             check_members(object.members, members, place)
@@ -137,6 +148,14 @@ fn check_value(kind: &Kind, value: &Value, place: &Place<'_>) -> Result<(), QmpE
                 .try_for_each(|(index, value)| check_value(element, value, &Place::Element(place, index)))
         }
     }
+}
+
+fn check_word(words: &EnumSchema, value: &Value, place: &Place<'_>) -> Result<(), QmpError> {
+    let word = value.as_str().ok_or_else(|| wrong_type(place, "string"))?;
+    if words.values.iter().any(|(known, _)| *known == word) {
+        return Ok(());
+    }
+    Err(QmpError::generic(format!("Parameter '{place}' does not accept value '{word}'")))
 }
 
 fn check_unsigned(value: &Value, max: u64, range: &str, place: &Place<'_>) -> Result<(), QmpError> {
@@ -158,7 +177,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::schema::{EMPTY, EnumSchema, StructSchema};
+    use crate::schema::{EMPTY, StructSchema, UnionSchema};
 
     const fn argument(name: &'static str, kind: Kind, presence: Presence) -> Argument {
         Argument { name, kind, presence, doc: "" }
@@ -191,6 +210,44 @@ mod tests {
         returns: Kind::Object(&EMPTY),
         features: &[],
     };
+
+    static BACKEND: EnumSchema =
+        EnumSchema { name: "Backend", doc: "", values: &[("ram", ""), ("memfd", ""), ("file", "")] };
+    static MEMFD: StructSchema =
+        StructSchema { name: "Memfd", doc: "", members: &[argument("seal", Kind::Bool, Presence::Optional)] };
+    static FILE: StructSchema =
+        StructSchema { name: "File", doc: "", members: &[argument("mem-path", Kind::Str, Presence::Required)] };
+    static OPTIONS: UnionSchema =
+        UnionSchema { name: "Options", doc: "", tag: &BACKEND, branches: &[("memfd", &MEMFD), ("file", &FILE)] };
+    const ADD: CommandSchema = CommandSchema {
+        name: "add",
+        doc: "",
+        arguments: &[
+            argument("id", Kind::Str, Presence::Required),
+            argument("type", Kind::Discriminator(&OPTIONS), Presence::Required),
+        ],
+        returns: Kind::Object(&EMPTY),
+        features: &[],
+    };
+
+    #[test]
+    fn the_word_of_a_union_decides_what_else_there_is() {
+        for (given, words) in [
+            (json!({"id": "a", "type": "ram"}), "fits"),
+            (json!({"id": "a", "type": "memfd"}), "fits"),
+            (json!({"id": "a", "type": "memfd", "seal": false}), "fits"),
+            (json!({"id": "a", "type": "file", "mem-path": "x"}), "fits"),
+            (json!({"id": "a", "type": "file"}), "Parameter 'mem-path' is missing"),
+            (json!({"id": "a", "type": "file", "mem-path": "x", "seal": true}), "Parameter 'seal' is unexpected"),
+            (json!({"id": "a", "type": "ram", "seal": true}), "Parameter 'seal' is unexpected"),
+            (json!({"id": "a", "type": "memfd", "seal": 1}), "Invalid parameter type for 'seal', expected: boolean"),
+            (json!({"id": "a", "type": "rom", "seal": 1}), "Parameter 'type' does not accept value 'rom'"),
+            (json!({"id": "a", "seal": true}), "Parameter 'type' is missing"),
+        ] {
+            let outcome = check(&ADD, given.as_object().expect("object"));
+            assert_eq!(outcome.map_or_else(|error| error.description, |_| "fits".to_owned()), words, "{given}");
+        }
+    }
 
     /// Checks a good request with `changes` made to it.
     fn outcome(changes: Value) -> String {

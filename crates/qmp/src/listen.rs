@@ -10,14 +10,16 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use tokio::net::{TcpListener, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::socket_file::SocketFile;
 
 /// How many clients may wait to be accepted.
-const ACCEPT_BACKLOG: u32 = 128;
+const ACCEPT_BACKLOG: i32 = 128;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,31 +209,9 @@ async fn clear_stale(spec: &ListenSpec, path: &Path) -> Result<(), ListenError> 
 }
 
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
-    let socket = UnixSocket::new_stream()?;
-    socket.bind(path)?;
-    let made = fs::symlink_metadata(path)?;
-    let file = SocketFile { path: path.into(), device: made.dev(), inode: made.ino() };
-    // Before it listens: nobody can connect to a socket that is bound only, so nobody slips in under wider rights.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok((socket.listen(ACCEPT_BACKLOG)?, file))
-}
-
-/// The file of a Unix socket. Removed with this value, unless another has taken its name since.
-pub(crate) struct SocketFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let ours = |found: fs::Metadata| found.dev() == self.device && found.ino() == self.inode;
-        if fs::symlink_metadata(&self.path).is_ok_and(ours)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(path = %self.path.display(), %error, "the QMP socket file stays behind");
-        }
-    }
+    let (listener, file) = SocketFile::listen(path, ACCEPT_BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    Ok((UnixListener::from_std(listener)?, file))
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
-//! The one description of commands, their arguments and the events: requests are checked against it and documentation is made
-//! from it.
+//! The one description of commands, their arguments and the events: requests are checked against it, clients introspect it, and
+//! documentation and JSON Schema are made from it.
 //!
 //! ```text
 //! CommandSchema ── arguments ──▶ Argument ── kind ──▶ Kind ─┬─▶ EnumSchema
 //!       └───────── returns ──────────────────────▶ Kind     ├─▶ StructSchema ── members ──▶ Argument …
-//! EventSchema ──── data ────────▶ Argument …                └─▶ List(Kind)
+//! EventSchema ──── data ────────▶ Argument …                ├─▶ List(Kind)
+//!                                                           └─▶ UnionSchema ── branches ──▶ StructSchema …
 //! ```
 //!
-//! Deliberately absent: unions. A command whose arguments depend on one another lists them all as optional and refuses by itself.
+//! Members with a [`Kind::Discriminator`] among them are a flat union: its word decides what other members there are.
+//! Deliberately absent: what members mean together otherwise (of `path` and `qom-path` exactly one), which their texts say and
+//! commands check.
 
 /// Name of the feature of commands that may still change.
 pub const UNSTABLE: &str = "unstable";
@@ -84,6 +87,8 @@ pub enum Kind {
     Enum(&'static EnumSchema),
     /// An object with known members.
     Object(&'static StructSchema),
+    /// One of a list of words, which decides what other members stand beside it.
+    Discriminator(&'static UnionSchema),
     /// An array of one kind of value.
     List(&'static Kind),
     /// Anything.
@@ -110,6 +115,35 @@ pub struct StructSchema {
     pub doc: &'static str,
     /// Its members.
     pub members: &'static [Argument],
+}
+
+/// Members that a word decides about.
+#[derive(Debug)]
+pub struct UnionSchema {
+    /// The type's name.
+    pub name: &'static str,
+    /// What it is.
+    pub doc: &'static str,
+    /// The words.
+    pub tag: &'static EnumSchema,
+    /// The further members of a word; a word that is not here has none.
+    pub branches: &'static [(&'static str, &'static StructSchema)],
+}
+
+impl UnionSchema {
+    /// The further members that `word` has.
+    #[must_use]
+    pub fn branch(&self, word: &str) -> &'static StructSchema {
+        self.branches.iter().find(|(name, _)| *name == word).map_or(&EMPTY, |(_, branch)| branch)
+    }
+}
+
+/// The member that decides what other members there are, where there is one.
+pub fn discriminator(members: &'static [Argument]) -> Option<(&'static Argument, &'static UnionSchema)> {
+    members.iter().find_map(|member| match member.kind {
+        Kind::Discriminator(union) => Some((member, union)),
+        _ => None,
+    })
 }
 
 /// One event.

@@ -14,7 +14,7 @@ mod row;
 
 pub use fold::{Fold, FoldError};
 pub use recheck::{Difference, Divergence, panic_message, recheck};
-pub use row::Row;
+pub use row::{DeviceNames, Row};
 
 use device::Seq;
 use device::laws;
@@ -68,25 +68,24 @@ pub fn replay(genesis: &Genesis, records: impl IntoIterator<Item = Record>) -> R
 fn step(fold: &mut Fold, record: &Record) -> Result<(), Finding> {
     let seq = record.stamp.seq;
     recheck(fold.vm(), record)?;
-    let generations: Vec<_> = fold.vm().devices.iter().map(|device| device.extents.generation()).collect();
+    let generation = fold.vm().devices.get(&record.device).map(|device| device.extents.generation());
     fold.apply(record)?;
     if record.facts.is_empty() {
         // The state is the one before, of which the laws were true.
         return Ok(());
     }
     laws::check(fold.vm()).map_err(|broken| Finding::Unlawful { seq, broken })?;
-    check_generation(fold, record, &generations).map_err(|broken| Finding::Unlawful { seq, broken })
+    check_generation(fold, record, generation).map_err(|broken| Finding::Unlawful { seq, broken })
 }
 
 /// The law that binds two states, told from the facts so that no state is copied for each record.
-fn check_generation(fold: &Fold, record: &Record, before: &[u32]) -> Result<(), laws::Broken> {
+fn check_generation(fold: &Fold, record: &Record, before: Option<u32>) -> Result<(), laws::Broken> {
     use device::extents::Fact;
     use device::operation::Fact as AnyFact;
     let moves_list =
         record.facts.iter().any(|fact| matches!(fact, AnyFact::Extents(Fact::Accepted { .. } | Fact::Released { .. })));
-    let index = usize::from(record.device.0);
-    let after = fold.vm().devices.get(index).map(|device| device.extents.generation());
-    if moves_list && before.get(index).copied() == after {
+    let after = fold.vm().devices.get(&record.device).map(|device| device.extents.generation());
+    if moves_list && before == after {
         let detail = "the extent list changed and the generation stayed".into();
         return Err(laws::Broken { name: "generation-moves", detail });
     }

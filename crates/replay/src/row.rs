@@ -1,11 +1,32 @@
 //! A record in one row, for people.
 
-use device::config::VmConfig;
+use std::collections::BTreeMap;
+
+use device::config::DeviceIndex;
 use device::extents::{self, ReleaseCause, Removal};
 use device::operation::{Actor, Fact, Input, Reply};
 use device::{DpaRange, backends, mailbox, windows};
 use journal::record::{Origin, Record, RecordedReply};
 use serde::Serialize;
+
+/// How the devices of a journal are called, record by record: they come and go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceNames(BTreeMap<DeviceIndex, String>);
+
+impl DeviceNames {
+    /// Goes on behind a record.
+    pub fn follow(&mut self, record: &Record) {
+        for fact in &record.facts {
+            match fact {
+                Fact::Backends(backends::Fact::DeviceAdded { config, .. }) => {
+                    self.0.insert(record.device, config.id.clone());
+                }
+                Fact::Backends(backends::Fact::DeviceRemoved) => drop(self.0.remove(&record.device)),
+                _ => {}
+            }
+        }
+    }
+}
 
 /// The columns of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -27,9 +48,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// The row of a record.
-    pub fn of(config: &VmConfig, record: &Record) -> Self {
-        let id = config.devices.get(usize::from(record.device.0)).map_or("?", |device| device.id.as_str());
+    /// The row of a record that comes after those that `names` has followed.
+    pub fn of(names: &DeviceNames, record: &Record) -> Self {
+        let id = names.0.get(&record.device).map_or("?", String::as_str);
         let is_vms = record.actor() == Actor::Backends;
         Self {
             record: record.stamp.seq.to_string(),
@@ -67,7 +88,11 @@ fn input(input: &Input) -> String {
         Input::Backends(backends::Input::ObjectAdd { id, spec, .. }) => {
             format!("object-add {id} size {} tag {}", size(spec.size_bytes), spec.tag)
         }
+        Input::Backends(backends::Input::Retag { id, tag, .. }) => format!("retag {id} {tag}"),
         Input::Backends(backends::Input::ObjectDel { id }) => format!("object-del {id}"),
+        Input::Backends(backends::Input::DeviceAdd { config, .. }) => {
+            format!("plug {}, {} of dynamic capacity", config.id, size(config.dynamic_len_bytes()))
+        }
         Input::Backends(backends::Input::RunStart { build, .. }) => format!("run of {build}"),
         Input::Extents(extents::Input::Add(add)) => {
             format!("add tag {} region {}, {} extents", add.tag, add.region, add.extents.len())
@@ -78,6 +103,8 @@ fn input(input: &Input) -> String {
         }
         Input::Extents(extents::Input::Command { opcode, .. }) => opcode.to_string(),
         Input::Extents(extents::Input::Reset) => "reset".into(),
+        Input::Extents(extents::Input::Unplug { removal: Removal::Forced, .. }) => "forced unplug".into(),
+        Input::Extents(extents::Input::Unplug { .. }) => "unplug".into(),
         Input::Mailbox(mailbox::Input::Doorbell { opcode, .. }) => opcode.to_string(),
         Input::Mailbox(mailbox::Input::ConfigWrite { offset, width, value }) => {
             format!("config {offset:#05x} = {value:#0digits$x}", digits = usize::from(*width) * 2 + 2)
@@ -122,13 +149,14 @@ fn fact(fact: &Fact) -> Option<String> {
             format!("asked back {}", list(&ranges.iter().map(|range| range.range).collect::<Vec<_>>()))
         }
         Fact::Extents(extents::Fact::Released { ranges, cause }) => {
-            let verb = if *cause == ReleaseCause::Forced { "taken" } else { "released" };
+            let verb = if *cause == ReleaseCause::Host { "released" } else { "taken" };
             format!("{verb} {}", list(&ranges.iter().map(|range| range.range).collect::<Vec<_>>()))
         }
         Fact::Extents(extents::Fact::ResponseChained { ranges, .. }) => format!("chained {}", list(ranges)),
         Fact::Backends(backends::Fact::Reserved { id, .. }) => format!("{id} reserved"),
         Fact::Backends(backends::Fact::Attached { id, .. }) => format!("{id} attached"),
         Fact::Backends(backends::Fact::Freed { id }) => format!("{id} free"),
+        Fact::Backends(backends::Fact::Dedicated { id, .. }) => format!("{id} is its memory"),
         Fact::Backends(backends::Fact::ContentsLost { id }) => format!("the bytes of {id} are lost"),
         Fact::Windows(windows::Fact::Mapped { pieces }) => format!("{} mapped", pieces.len()),
         Fact::Windows(windows::Fact::Unmapped { ranges }) => format!("{} unmapped", ranges.len()),

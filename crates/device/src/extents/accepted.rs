@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::{Dpa, Tag};
 
@@ -37,18 +36,18 @@ pub struct Extent {
 }
 
 /// What is held of one offer that was accepted, wholly or in part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Holding {
     /// The region.
     pub region: u8,
-    /// The record that offered it.
-    pub offer: Seq,
     /// The record that accepted it.
     pub accepted: Seq,
     /// Bytes that were offered.
     pub offered_bytes: u64,
     /// Bytes that the host holds.
     pub held_bytes: u64,
+    /// The backend behind it.
+    pub backend: String,
 }
 
 /// The accepted extents.
@@ -57,7 +56,7 @@ pub struct Accepted {
     by_dpa: BTreeMap<Dpa, Extent>,
     order: BTreeSet<(Seq, u32, Dpa)>,
     by_tag: BTreeSet<(Tag, Dpa)>,
-    by_backend: BTreeMap<String, Holding>,
+    by_offer: BTreeMap<Seq, Holding>,
 }
 
 impl Accepted {
@@ -107,14 +106,14 @@ impl Accepted {
         parts.map(|part| part.len_bytes).sum::<u64>() == range.len_bytes
     }
 
-    /// What the host holds on a backend.
-    pub fn on_backend(&self, backend: &str) -> Option<&Holding> {
-        self.by_backend.get(backend)
+    /// What the host holds of an offer.
+    pub fn of_offer(&self, offer: Seq) -> Option<&Holding> {
+        self.by_offer.get(&offer)
     }
 
-    /// What the host holds, by backend.
-    pub fn holdings(&self) -> impl Iterator<Item = (&str, &Holding)> {
-        self.by_backend.iter().map(|(backend, holding)| (backend.as_str(), holding))
+    /// What the host holds, by the record that offered it.
+    pub fn holdings(&self) -> impl Iterator<Item = (Seq, &Holding)> {
+        self.by_offer.iter().map(|(offer, holding)| (*offer, holding))
     }
 
     /// How many extents would be there if `ranges`, which are covered and do not overlap, were taken out.
@@ -140,12 +139,12 @@ impl Accepted {
     }
 
     pub(super) fn insert(&mut self, extent: Extent, offered_bytes: u64) {
-        let holding = self.by_backend.entry(extent.backend.clone()).or_insert(Holding {
+        let holding = self.by_offer.entry(extent.offer).or_insert_with(|| Holding {
             region: extent.region,
-            offer: extent.offer,
             accepted: extent.accepted,
             offered_bytes,
             held_bytes: 0,
+            backend: extent.backend.clone(),
         });
         holding.held_bytes += extent.range.len_bytes;
         self.index(extent);
@@ -165,10 +164,10 @@ impl Accepted {
             self.order.remove(&(extent.offer, extent.position, start));
             self.by_tag.remove(&(extent.tag, start));
             let gone_bytes = extent.range.intersection(range).map_or(0, |gone| gone.len_bytes);
-            if let Some(holding) = self.by_backend.get_mut(&extent.backend) {
+            if let Some(holding) = self.by_offer.get_mut(&extent.offer) {
                 holding.held_bytes = holding.held_bytes.saturating_sub(gone_bytes);
                 if holding.held_bytes == 0 {
-                    self.by_backend.remove(&extent.backend);
+                    self.by_offer.remove(&extent.offer);
                 }
             }
             let before = DpaRange::between(extent.range.start.0, range.start.0);

@@ -1,7 +1,9 @@
 //! An add: from the operator's request to an offer and its chain of events.
 
+use wire::Tag;
+
 use crate::backends;
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, DynamicMemory, TagRule};
 use crate::limits::{DC_EVENT_LOG_RECORDS_MAX, EXTENTS_MAX, TAGS_MAX};
 use crate::range::DpaRange;
 use crate::refusal::Refusal;
@@ -16,16 +18,32 @@ impl State {
             return Err(Refusal::SelectionPolicy);
         }
         let ranges = ranges_of(request.region, region, &request.extents)?;
-        if request.tag.is_none() {
-            return Err(Refusal::TagNeeded);
-        }
+        let (steps, memdev) = match &config.dynamic_memory {
+            DynamicMemory::Tagged if request.tag.is_none() => return Err(Refusal::TagNeeded),
+            DynamicMemory::Tagged => {
+                let len_bytes = ranges.iter().map(|range| range.len_bytes).sum();
+                let reserve = backends::Prepare::Reserve { tag: request.tag, len_bytes };
+                (Steps { backends: Some(reserve), windows: None }, None)
+            }
+            DynamicMemory::Plain { backend, tag_rule } => {
+                self.check_label(*tag_rule, request.tag)?;
+                (Steps::default(), Some(backend.clone()))
+            }
+        };
         self.check_unused(&ranges)?;
         self.check_room(request, ranges.len())?;
-        let len_bytes = ranges.iter().map(|range| range.len_bytes).sum();
-        Ok(Plan {
-            steps: Steps { backends: Some(backends::Prepare::Reserve { tag: request.tag, len_bytes }), windows: None },
-            verdict: Verdict::Offer { host_id: request.host_id, region: request.region, tag: request.tag, ranges },
-        })
+        let (host_id, region, tag) = (request.host_id, request.region, request.tag);
+        Ok(Plan { steps, verdict: Verdict::Offer { host_id, region, tag, ranges, memdev } })
+    }
+
+    /// On a plain device a tag is a label, which Linux wants on one group at a time.
+    fn check_label(&self, rule: TagRule, tag: Tag) -> Result<(), Refusal> {
+        if rule == TagRule::Reusable || !self.tag_uses.contains_key(&tag) {
+            return Ok(());
+        }
+        let offered = self.offers.by_tag(tag).map(|offer| offer.id);
+        let by = offered.or_else(|| self.accepted.of_tag(tag).first().map(|extent| extent.offer));
+        Err(Refusal::TagLive { tag, by: by.unwrap_or_default() })
     }
 
     fn check_unused(&self, ranges: &[DpaRange]) -> Result<(), Refusal> {

@@ -31,8 +31,9 @@ impl State {
             Verdict::RequestRelease { requested, log } => (self.release_requested(stamp, requested, &log), done),
             Verdict::Force { held, dying } => (self.forced(stamp, held, &dying), done),
             Verdict::Reset => return self.decide_reset(answers),
-            Verdict::Offer { host_id, region, tag, ranges } => {
-                let Some(backend) = answers.reserved_backend() else {
+            Verdict::Unplug { held } => return self.decide_unplug(held, answers),
+            Verdict::Offer { host_id, region, tag, ranges, memdev } => {
+                let Some(backend) = memdev.as_deref().or_else(|| answers.reserved_backend()) else {
                     return Decision::refused(Refusal::NoBackend { tag });
                 };
                 (self.offered(stamp, host_id, region, tag, backend, ranges), done)
@@ -105,12 +106,29 @@ impl State {
         facts
     }
 
-    fn decide_reset(&self, answers: &Answers) -> Decision {
+    /// The facts that end every offer.
+    fn withdrawn(&self, reason: RejectReason) -> Vec<Fact> {
         let withdrawn = self.offers.iter().map(|offer| match offer.standing {
-            Standing::Pending => offer.rejected(RejectReason::Reset),
+            Standing::Pending => offer.rejected(reason),
             Standing::Dead { .. } => Fact::Retired { offer: offer.id },
         });
-        let facts = withdrawn.chain([Fact::Reset]).collect();
+        withdrawn.collect()
+    }
+
+    /// The registry's facts come last: they end the device of which the others are.
+    fn decide_unplug(&self, held: Vec<TaggedRange>, answers: &Answers) -> Decision {
+        let mut facts = self.withdrawn(RejectReason::Unplug);
+        if !held.is_empty() {
+            facts.push(Fact::Released { ranges: held, cause: ReleaseCause::Unplug });
+        }
+        let (registry, windows): (Vec<_>, Vec<_>) =
+            answers.facts().partition(|fact| matches!(fact, AnyFact::Backends(_)));
+        Decision { facts: own(facts).chain(windows).chain(registry).collect(), reply: Reply::Done }
+    }
+
+    fn decide_reset(&self, answers: &Answers) -> Decision {
+        let mut facts = self.withdrawn(RejectReason::Reset);
+        facts.push(Fact::Reset);
         let mailbox = AnyFact::Mailbox(mailbox::Fact::Reset);
         Decision { facts: [mailbox].into_iter().chain(own(facts)).chain(answers.facts()).collect(), reply: Reply::Done }
     }

@@ -149,7 +149,7 @@ impl State {
     fn released(&mut self, stamp: Stamp, ranges: &[TaggedRange], cause: ReleaseCause) {
         let state = match cause {
             ReleaseCause::Host => TagState::Released,
-            ReleaseCause::Forced => TagState::Forced,
+            ReleaseCause::Forced | ReleaseCause::Unplug => TagState::Forced,
         };
         for TaggedRange { region, tag, range } in ranges {
             let before = self.accepted.len();

@@ -8,7 +8,7 @@ use crate::range::DpaRange;
 use crate::stamp::Seq;
 
 use super::event_log::LoggedEvent;
-use super::request::{AddRequest, ReleaseRequest};
+use super::request::{AddRequest, ReleaseRequest, Removal};
 
 /// What reaches the extent manager.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -28,6 +28,13 @@ pub enum Input {
     },
     /// Conventional reset of the device (CXL r4.0 9.13.3): accepted extents stay, all else is as at power-on.
     Reset,
+    /// The operator unplugs the device.
+    Unplug {
+        /// Whether a device in use may be unplugged.
+        removal: Removal,
+        /// Decoders that the host has committed: the asker has looked.
+        decoders: u32,
+    },
 }
 
 /// A piece of an accepted offer.
@@ -62,6 +69,8 @@ pub enum RejectReason {
     Reset,
     /// The operator withdrew it by force.
     Forced,
+    /// The device was unplugged.
+    Unplug,
 }
 
 /// Who ended an acceptance.
@@ -72,6 +81,8 @@ pub enum ReleaseCause {
     Host,
     /// The operator took it away.
     Forced,
+    /// The device was unplugged.
+    Unplug,
 }
 
 /// What was decided to have happened to extents.

@@ -5,7 +5,6 @@
 
 use wire::{Opcode, ReturnCode};
 
-use crate::backends;
 use crate::config::DeviceConfig;
 use crate::limits::EXTENTS_MAX;
 use crate::range::DpaRange;
@@ -13,27 +12,26 @@ use crate::windows;
 
 use super::event_log::ChainPlace;
 use super::update::Failed;
-use super::{Fact, Plan, ReleaseCause, State, Steps, TaggedRange, Verdict};
+use super::{Fact, Plan, ReleaseCause, State, Steps, TaggedRange, Verdict, freeing};
 
 impl State {
     pub(super) fn plan_give_back(&self, config: &DeviceConfig, payload: &[u8]) -> Plan {
         self.plan_update(config, Opcode::RELEASE_DC, payload, |ranges, place| match (ranges, place) {
             ([], ChainPlace::More) => Ok(Plan::command(Vec::new(), ReturnCode::Success, Vec::new())),
             ([], ChainPlace::Last) => Err(ReturnCode::InvalidInput.into()),
-            (ranges, _) => self.plan_released(ranges),
+            (ranges, _) => self.plan_released(config, ranges),
         })
     }
 
-    fn plan_released(&self, ranges: &[DpaRange]) -> Result<Plan, Failed> {
+    fn plan_released(&self, config: &DeviceConfig, ranges: &[DpaRange]) -> Result<Plan, Failed> {
         if !ranges.iter().all(|range| self.accepted.covers(*range)) {
             return Err(ReturnCode::InvalidPhysicalAddress.into());
         }
         if self.accepted.len_without(ranges) + self.offers.extents_len() > EXTENTS_MAX {
             return Err(ReturnCode::ResourcesExhausted.into());
         }
-        let free = self.backends_emptied_by(ranges);
         let steps = Steps {
-            backends: (!free.is_empty()).then_some(backends::Prepare::Free { ids: free }),
+            backends: freeing(config, self.backends_emptied_by(ranges)),
             windows: Some(windows::Prepare::Unmap(ranges.to_vec())),
         };
         let released = Fact::Released { ranges: self.tagged(ranges), cause: ReleaseCause::Host };

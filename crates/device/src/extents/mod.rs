@@ -25,16 +25,17 @@ mod release;
 mod request;
 mod response;
 mod tags;
+mod unplug;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rangemap::RangeSet;
 use serde::Serialize;
 use wire::{Opcode, ReturnCode, Tag};
 
 use crate::backends;
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, DynamicMemory};
 use crate::limits::{EXTENTS_MAX, TAGS_MAX};
 use crate::operation::CommandReply;
 use crate::range::DpaRange;
@@ -101,6 +102,8 @@ enum Verdict {
         region: u8,
         tag: Tag,
         ranges: Vec<DpaRange>,
+        /// The plain backend, where the tag names none.
+        memdev: Option<String>,
     },
     RequestRelease {
         requested: Vec<TaggedRange>,
@@ -116,6 +119,9 @@ enum Verdict {
     },
     TellTime,
     Reset,
+    Unplug {
+        held: Vec<TaggedRange>,
+    },
 }
 
 impl Verdict {
@@ -148,7 +154,8 @@ impl State {
             Input::Add(request) => self.plan_add(config, request),
             Input::Release(request) => self.plan_release(config, request),
             Input::Command { opcode, payload } => Ok(self.plan_command(config, *opcode, payload)),
-            Input::Reset => Ok(self.plan_reset()),
+            Input::Reset => Ok(self.plan_reset(config)),
+            Input::Unplug { removal, decoders } => self.plan_unplug(config, *removal, *decoders),
         };
         planned.unwrap_or_else(|refusal| Plan::without_steps(Verdict::Refuse(refusal)))
     }
@@ -171,12 +178,11 @@ impl State {
         }
     }
 
-    fn plan_reset(&self) -> Plan {
+    fn plan_reset(&self, config: &DeviceConfig) -> Plan {
         let pending = self.offers.iter().filter(|offer| offer.standing == Standing::Pending);
-        let ids: Vec<_> = pending.map(|offer| offer.backend.clone()).collect();
         Plan {
             steps: Steps {
-                backends: (!ids.is_empty()).then_some(backends::Prepare::Free { ids }),
+                backends: freeing(config, pending.map(|offer| offer.backend.clone()).collect()),
                 windows: Some(windows::Prepare::Reset),
             },
             verdict: Verdict::Reset,
@@ -238,26 +244,52 @@ impl State {
         self.requested.overlaps(&(range.start.0..range.end()))
     }
 
-    /// How a tag stands.
-    pub fn tag_status(&self, tag: Tag) -> TagStatus {
-        if let Some(offer) = self.offers.by_tag(tag).filter(|offer| offer.standing == Standing::Pending) {
-            let extents = offer.extents.clone();
-            return TagStatus { state: TagState::Offered, region: offer.region, by: offer.id, extents };
-        }
-        let held = self.accepted.of_tag(tag);
-        if let Some(holding) = held.first().and_then(|first| self.accepted.on_backend(&first.backend)) {
-            let state = if held.iter().any(|extent| self.is_requested(extent.range)) {
-                TagState::ReleaseRequested
-            } else if holding.held_bytes == holding.offered_bytes {
-                TagState::Accepted
-            } else {
-                TagState::PartlyAccepted
-            };
-            let extents = held.iter().map(|extent| extent.range).collect();
-            return TagStatus { state, region: holding.region, by: holding.accepted, extents };
-        }
-        let ended = self.ended.get(tag);
-        let ended = ended.unwrap_or(Ended { state: TagState::Unknown, region: 0, by: Seq(0) });
-        TagStatus { state: ended.state, region: ended.region, by: ended.by, extents: Vec::new() }
+    /// Whether the host holds everything of the offers from which these extents are.
+    fn holds_all_of(&self, extents: &[&Extent]) -> bool {
+        let offers: BTreeSet<_> = extents.iter().map(|extent| extent.offer).collect();
+        let mut holdings = offers.into_iter().filter_map(|offer| self.accepted.of_offer(offer));
+        holdings.all(|holding| holding.held_bytes == holding.offered_bytes)
     }
+
+    /// How a tag stands. Where a plain device has several offers with it as their label, the newest one speaks.
+    pub fn tag_status(&self, tag: Tag) -> TagStatus {
+        self.live_status(tag, |_| true).unwrap_or_else(|| {
+            let ended = self.ended.get(tag);
+            let ended = ended.unwrap_or(Ended { state: TagState::Unknown, region: 0, by: Seq(0) });
+            TagStatus { state: ended.state, region: ended.region, by: ended.by, extents: Vec::new() }
+        })
+    }
+
+    /// How a tag stands in a region, which on a plain device need not be its only one. Where it is in no use there: how
+    /// it stands elsewhere, or how it ended.
+    pub fn tag_status_in(&self, region: u8, tag: Tag) -> TagStatus {
+        self.live_status(tag, |other| other == region).unwrap_or_else(|| self.tag_status(tag))
+    }
+
+    /// How a tag stands that is offered or accepted in one of these regions.
+    fn live_status(&self, tag: Tag, is_asked: impl Fn(u8) -> bool) -> Option<TagStatus> {
+        // The newest that the host may still accept: a dead one says nothing of those before it.
+        if let Some(offer) = self.offers.pending_of_tag(tag).filter(|offer| is_asked(offer.region)).last() {
+            let extents = offer.extents.clone();
+            return Some(TagStatus { state: TagState::Offered, region: offer.region, by: offer.id, extents });
+        }
+        let mut held = self.accepted.of_tag(tag);
+        held.retain(|extent| is_asked(extent.region));
+        let holding = held.last().and_then(|last| self.accepted.of_offer(last.offer))?;
+        let state = if held.iter().any(|extent| self.is_requested(extent.range)) {
+            TagState::ReleaseRequested
+        } else if self.holds_all_of(&held) {
+            TagState::Accepted
+        } else {
+            TagState::PartlyAccepted
+        };
+        let extents = held.iter().map(|extent| extent.range).collect();
+        Some(TagStatus { state, region: holding.region, by: holding.accepted, extents })
+    }
+}
+
+/// What frees backends that offers or extents held: a plain device's one backend stays its own.
+fn freeing(config: &DeviceConfig, ids: Vec<String>) -> Option<backends::Prepare> {
+    let is_tagged = config.dynamic_memory == DynamicMemory::Tagged;
+    (is_tagged && !ids.is_empty()).then_some(backends::Prepare::Free { ids })
 }

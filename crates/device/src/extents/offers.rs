@@ -112,6 +112,12 @@ impl Offers {
         self.get(*id)
     }
 
+    /// The offers of a tag that is not nil, oldest first, that the host may still accept.
+    pub fn pending_of_tag(&self, tag: Tag) -> impl Iterator<Item = &Offer> {
+        let named = self.by_tag.range((tag, Seq(0))..=(tag, Seq(u64::MAX)));
+        named.filter_map(|(_, id)| self.get(*id)).filter(|offer| offer.standing == Standing::Pending)
+    }
+
     /// How many offers are unanswered.
     pub fn len(&self) -> usize {
         self.queue.len()

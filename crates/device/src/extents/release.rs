@@ -1,10 +1,9 @@
 //! A release: the operator asks the host to give back, or takes away by force (CXL r4.0 7.6.7.6.6, 9.13.3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wire::Tag;
 
-use crate::backends;
 use crate::config::DeviceConfig;
 use crate::limits::DC_EVENT_LOG_RECORDS_MAX;
 use crate::range::DpaRange;
@@ -15,8 +14,8 @@ use crate::windows;
 use super::accepted::Extent;
 use super::offers::Standing;
 use super::request::{ReleaseRequest, Removal, RemovalPolicy, Sanitize, ranges_of, region_of};
-use super::tags::TagState;
-use super::{Plan, State, Steps, TaggedRange, Verdict};
+use super::tags::{TagState, TagStatus};
+use super::{Plan, State, Steps, TaggedRange, Verdict, freeing};
 
 /// What a release request hits.
 #[derive(Default)]
@@ -44,37 +43,47 @@ impl State {
         };
         match request.removal {
             Removal::Requested => self.plan_request(targets),
-            Removal::Forced => Ok(self.plan_force(targets)),
+            Removal::Forced => Ok(self.plan_force(config, targets)),
         }
     }
 
-    /// What a tag-based request hits; `None` where the tag is released already, which is what was asked for.
+    /// What a tag-based request hits in its region; `None` where the tag is released already, which is what was asked
+    /// for. On a plain device several offers can have the tag, answered or not; the host can be asked only for what it
+    /// holds.
     fn targets_of_tag(&self, request: &ReleaseRequest) -> Result<Option<Targets>, Refusal> {
         let tag = request.tag;
         if tag.is_none() {
             return Err(Refusal::ReleaseTagNeeded);
         }
-        let status = self.tag_status(tag);
-        let by = status.by;
-        if status.state != TagState::Unknown && status.region != request.region {
-            return Err(Refusal::TagInOtherRegion { tag, region: request.region, actual: status.region, by });
+        let accepted = self.accepted.of_tag(tag).into_iter().filter(|extent| extent.region == request.region);
+        let held: Vec<_> = accepted.map(TaggedRange::of).collect();
+        let pending = self.offers.pending_of_tag(tag).filter(|offer| offer.region == request.region);
+        let offered: BTreeSet<_> = pending.map(|offer| offer.id).collect();
+        match (request.removal, held.is_empty(), offered.first()) {
+            (_, true, None) => self.no_targets_of_tag(request),
+            (Removal::Requested, true, Some(by)) => {
+                let offer = self.offers.get(*by);
+                let range = offer.and_then(|offer| offer.extents.first().copied()).unwrap_or_default();
+                Err(Refusal::StillOffered { range, by: *by })
+            }
+            (Removal::Requested, false, _) => Ok(Some(Targets { held, ..Targets::default() })),
+            (Removal::Forced, ..) => Ok(Some(Targets { held, offered })),
         }
-        match status.state {
-            TagState::Unknown => Err(Refusal::TagUnknown { tag }),
+    }
+
+    /// Why nothing has the tag in the region of the request.
+    fn no_targets_of_tag(&self, request: &ReleaseRequest) -> Result<Option<Targets>, Refusal> {
+        let tag = request.tag;
+        let TagStatus { state, region: actual, by, .. } = self.tag_status(tag);
+        if state != TagState::Unknown && actual != request.region {
+            return Err(Refusal::TagInOtherRegion { tag, region: request.region, actual, by });
+        }
+        match state {
             TagState::Rejected => Err(Refusal::TagRejected { tag, by }),
             TagState::Dead => Err(Refusal::TagDead { tag, by }),
             TagState::Released | TagState::Forced => Ok(None),
-            TagState::Offered => {
-                if request.removal == Removal::Requested {
-                    let range = status.extents.first().copied().unwrap_or_default();
-                    return Err(Refusal::StillOffered { range, by });
-                }
-                Ok(Some(Targets { offered: BTreeSet::from([by]), ..Targets::default() }))
-            }
-            TagState::Accepted | TagState::PartlyAccepted | TagState::ReleaseRequested => {
-                let held = self.accepted.of_tag(tag).into_iter().map(TaggedRange::of).collect();
-                Ok(Some(Targets { held, ..Targets::default() }))
-            }
+            // What is offered or accepted in this region was found.
+            _ => Err(Refusal::TagUnknown { tag }),
         }
     }
 
@@ -122,14 +131,14 @@ impl State {
         Ok(Plan::without_steps(Verdict::RequestRelease { requested, log }))
     }
 
-    fn plan_force(&self, targets: Targets) -> Plan {
+    fn plan_force(&self, config: &DeviceConfig, targets: Targets) -> Plan {
         let ranges: Vec<_> = targets.held.iter().map(|held| held.range).collect();
         let mut free = self.backends_emptied_by(&ranges);
         let dying = targets.offered.iter().filter_map(|id| self.offers.get(*id));
         free.extend(dying.map(|offer| offer.backend.clone()));
         Plan {
             steps: Steps {
-                backends: (!free.is_empty()).then_some(backends::Prepare::Free { ids: free }),
+                backends: freeing(config, free),
                 windows: (!ranges.is_empty()).then_some(windows::Prepare::Unmap(ranges)),
             },
             verdict: Verdict::Force { held: targets.held, dying: targets.offered.into_iter().collect() },
@@ -138,17 +147,17 @@ impl State {
 
     /// The backends of which the host holds nothing once `ranges` are gone.
     pub(super) fn backends_emptied_by(&self, ranges: &[DpaRange]) -> Vec<String> {
-        let mut gone_bytes = std::collections::BTreeMap::<&str, u64>::new();
+        let mut gone_bytes = BTreeMap::<Seq, u64>::new();
         for range in ranges.iter().copied() {
             for extent in self.accepted.overlapping(range) {
                 let part_bytes = extent.range.intersection(range).map_or(0, |part| part.len_bytes);
-                *gone_bytes.entry(&extent.backend).or_default() += part_bytes;
+                *gone_bytes.entry(extent.offer).or_default() += part_bytes;
             }
         }
-        let is_all = |(backend, bytes): &(&str, u64)| {
-            self.accepted.on_backend(backend).is_some_and(|holding| holding.held_bytes == *bytes)
-        };
-        gone_bytes.into_iter().filter(is_all).map(|(backend, _)| backend.to_owned()).collect()
+        let holdings =
+            gone_bytes.into_iter().filter_map(|(offer, bytes)| Some((self.accepted.of_offer(offer)?, bytes)));
+        let emptied = holdings.filter(|(holding, bytes)| holding.held_bytes == *bytes);
+        emptied.map(|(holding, _)| holding.backend.clone()).collect()
     }
 }
 

@@ -6,7 +6,7 @@
 use wire::{Opcode, ReturnCode};
 
 use crate::backends;
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, DynamicMemory};
 use crate::limits::EXTENTS_MAX;
 use crate::range::DpaRange;
 use crate::stamp::Seq;
@@ -15,7 +15,7 @@ use crate::windows::{self, Piece};
 use super::event_log::ChainPlace;
 use super::offers::{Offer, Standing, Told};
 use super::update::Failed;
-use super::{AcceptedPiece, Fact, Plan, RejectReason, State, Steps, Verdict};
+use super::{AcceptedPiece, Fact, Plan, RejectReason, State, Steps, Verdict, freeing};
 
 /// Which offer an answer means.
 enum Addressee<'a> {
@@ -31,13 +31,13 @@ impl State {
     pub(super) fn plan_response(&self, config: &DeviceConfig, payload: &[u8]) -> Plan {
         self.plan_update(config, Opcode::ADD_DC_RESPONSE, payload, |ranges, place| match (ranges, place) {
             ([], ChainPlace::More) => Ok(Plan::command(Vec::new(), ReturnCode::Success, Vec::new())),
-            ([], ChainPlace::Last) => Ok(self.plan_rejection()),
-            (ranges, _) => self.plan_acceptance(ranges),
+            ([], ChainPlace::Last) => Ok(self.plan_rejection(config)),
+            (ranges, _) => self.plan_acceptance(config, ranges),
         })
     }
 
     /// An empty answer always succeeds; with no offer at all it has nothing to reject.
-    fn plan_rejection(&self) -> Plan {
+    fn plan_rejection(&self, config: &DeviceConfig) -> Plan {
         let Some(offer) = self.offers.head() else {
             return Plan::command(Vec::new(), ReturnCode::Success, Vec::new());
         };
@@ -45,7 +45,7 @@ impl State {
         let fact = match offer.standing {
             Standing::Dead { .. } => Fact::Retired { offer: offer.id },
             Standing::Pending => {
-                free = Some(backends::Prepare::Free { ids: vec![offer.backend.clone()] });
+                free = freeing(config, vec![offer.backend.clone()]);
                 offer.rejected(RejectReason::Host)
             }
         };
@@ -55,7 +55,7 @@ impl State {
         }
     }
 
-    fn plan_acceptance(&self, ranges: &[DpaRange]) -> Result<Plan, Failed> {
+    fn plan_acceptance(&self, config: &DeviceConfig, ranges: &[DpaRange]) -> Result<Plan, Failed> {
         let (offer, passed) = match self.addressee(ranges) {
             Addressee::Pending { offer, passed } => (offer, passed),
             Addressee::Nobody(code) => return Err(code.into()),
@@ -69,14 +69,14 @@ impl State {
         if self.accepted.len() + others + ranges.len() > EXTENTS_MAX {
             return Err(ReturnCode::ResourcesExhausted.into());
         }
-        let pieces = offer.pieces(ranges);
+        let pieces = offer.pieces(config, ranges);
         let behind = pieces.iter().map(|piece| Piece {
             range: piece.range,
             backend: offer.backend.clone(),
             offset_bytes: piece.offset_bytes,
         });
         let steps = Steps {
-            backends: Some(backends::Prepare::Attach { id: offer.backend.clone() }),
+            backends: Some(attaching(config, offer.backend.clone())),
             windows: Some(windows::Prepare::Map(behind.collect())),
         };
         let retired = passed.into_iter().map(|offer| Fact::Retired { offer });
@@ -107,6 +107,14 @@ impl State {
     }
 }
 
+/// What makes a backend's memory ready to be mapped.
+fn attaching(config: &DeviceConfig, id: String) -> backends::Prepare {
+    match config.dynamic_memory {
+        DynamicMemory::Tagged => backends::Prepare::Attach { id },
+        DynamicMemory::Plain { .. } => backends::Prepare::Lend { id },
+    }
+}
+
 impl Offer {
     /// Whether each range lies inside one extent of the offer.
     fn holds_all(&self, ranges: &[DpaRange]) -> bool {
@@ -124,13 +132,16 @@ impl Offer {
     }
 
     /// The accepted pieces in the order of the add, whatever the order of the answer.
-    fn pieces(&self, ranges: &[DpaRange]) -> Vec<AcceptedPiece> {
+    fn pieces(&self, config: &DeviceConfig, ranges: &[DpaRange]) -> Vec<AcceptedPiece> {
         let by_address = self.by_address();
         let mut pieces: Vec<_> = ranges
             .iter()
             .filter_map(|range| {
                 let (_, (extent, position, offset_bytes)) = by_address.range(..=range.start).next_back()?;
-                let offset_bytes = offset_bytes + (range.start.0 - extent.start.0);
+                let offset_bytes = match config.dynamic_memory {
+                    DynamicMemory::Tagged => offset_bytes + (range.start.0 - extent.start.0),
+                    DynamicMemory::Plain { .. } => config.plain_offset(range.start),
+                };
                 Some(AcceptedPiece { position: *position, range: *range, offset_bytes })
             })
             .collect();

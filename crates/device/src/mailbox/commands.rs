@@ -2,8 +2,9 @@
 
 use wire::event::CLEAR_FLAG_ALL;
 use wire::{
-    CEL_UUID, CelEntry, ClearEventRecordsIn, CommandEffects, EventInterruptMode, EventInterruptSetting, EventLog,
-    GetEventRecordsOut, GetLogIn, GetSupportedLogsOut, IdentifyMemoryDeviceOut, Opcode, ReturnCode, SupportedLog,
+    CAPACITY_MULTIPLE_BYTES, CEL_UUID, CelEntry, ClearEventRecordsIn, CommandEffects, EventInterruptMode,
+    EventInterruptSetting, EventLog, GetEventRecordsOut, GetLogIn, GetSupportedLogsOut, IdentifyMemoryDeviceOut,
+    Opcode, ReturnCode, SupportedLog,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes, little_endian as le};
 
@@ -53,7 +54,7 @@ impl State {
             Opcode::SET_EVENT_INTERRUPT_POLICY => self.set_policy(payload),
             Opcode::GET_SUPPORTED_LOGS => read_only(empty(payload).map(|()| supported_logs())),
             Opcode::GET_LOG => read_only(get_log(config, payload)),
-            Opcode::IDENTIFY_MEMORY_DEVICE => read_only(empty(payload).map(|()| identify())),
+            Opcode::IDENTIFY_MEMORY_DEVICE => read_only(empty(payload).map(|()| identify(config))),
             _ => Err(ReturnCode::Unsupported),
         }
     }
@@ -133,12 +134,14 @@ fn get_log(config: &DeviceConfig, payload: &[u8]) -> Result<Vec<u8>, ReturnCode>
     cel().get(offset..offset.saturating_add(len)).map(<[u8]>::to_vec).ok_or(ReturnCode::InvalidInput)
 }
 
-/// 4000h: no static capacity, so every capacity is 0 (CXL r4.0 8.2.10.9.1.1).
-fn identify() -> Vec<u8> {
+/// 4000h: the capacities are those of static memory, which is volatile (CXL r4.0 8.2.10.9.1.1).
+fn identify(config: &DeviceConfig) -> Vec<u8> {
     let mut out = IdentifyMemoryDeviceOut::new_zeroed();
     let revision = concat!("dcd ", env!("CARGO_PKG_VERSION")).as_bytes();
     let len = revision.len().min(out.fw_revision.len());
     out.fw_revision[..len].copy_from_slice(&revision[..len]);
+    let static_multiples = le::U64::new(config.static_len_bytes() / CAPACITY_MULTIPLE_BYTES);
+    (out.total_capacity, out.volatile_capacity) = (static_multiples, static_multiples);
     out.dc_event_log_size = le::U16::new(DC_EVENT_LOG_RECORDS_MAX as u16);
     out.as_bytes().to_vec()
 }

@@ -146,7 +146,8 @@ impl State {
     /// A mailbox as it is at power-on.
     pub fn new(config: &DeviceConfig) -> Self {
         Self {
-            config_space: ConfigSpace::new(config.serial, config.mailbox_payload_log2),
+            config_space: ConfigSpace::new(config.serial, config.mailbox_payload_log2)
+                .with_static_len(config.static_len_bytes()),
             control: 0,
             msix: power_on_msix(),
             policy: [0; 5],

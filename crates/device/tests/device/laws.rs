@@ -6,7 +6,7 @@ use wire::Opcode;
 
 /// One thing that somebody does. Places and lengths are small numbers of blocks, so that they meet.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     ObjectAdd { n: u8, blocks: u64 },
     ObjectDel { n: u8 },
     Add { device: u8, region: u8, n: u8, extents: Vec<(u64, u64)> },
@@ -25,7 +25,7 @@ fn ranges() -> impl Strategy<Value = Vec<(u64, u64)>> {
     prop::collection::vec((0u64..24, 0u64..6), 0..4)
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let opcodes = prop::sample::select(vec![
         0x0100, 0x0101, 0x0102, 0x0103, 0x0300, 0x0301, 0x0400, 0x0401, 0x4000, 0x4800, 0x4801, 0x4802, 0x4803, 0x5600,
         0xffff,
@@ -56,7 +56,7 @@ fn in_bytes(ranges: &[(u64, u64)]) -> Vec<(u64, u64)> {
     ranges.iter().map(|(start, blocks)| (start * BLOCK, blocks * BLOCK)).collect()
 }
 
-fn take(rig: &mut Rig, step: &Step) {
+pub(crate) fn take(rig: &mut Rig, step: &Step) {
     match step {
         Step::ObjectAdd { n, blocks } => drop(rig.object_add(&format!("tm{n}"), tag(*n), blocks * BLOCK)),
         Step::ObjectDel { n } => drop(rig.object_del(&format!("tm{n}"))),
@@ -74,7 +74,7 @@ fn take(rig: &mut Rig, step: &Step) {
             });
         }
         Step::Answer { skip, take, halves, more } => {
-            let head = rig.vm.devices[0].extents.offers().head();
+            let head = rig.device(0).extents.offers().head();
             let mut ranges: Vec<_> = head
                 .into_iter()
                 .flat_map(|offer| &offer.extents)

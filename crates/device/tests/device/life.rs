@@ -149,10 +149,10 @@ fn a_repeated_request_logs_again_only_what_the_host_has_cleared() {
     rig.release(tag(1));
     assert_eq!(rig.events().len(), 2, "still in the log");
     rig.clear_events();
-    let before = rig.vm.devices[0].extents.tag_status(tag(1));
+    let before = rig.device(0).extents.tag_status(tag(1));
     rig.release(tag(1));
     assert_eq!(rig.events().len(), 2, "the host has cleared them and still holds the extents");
-    assert_eq!(rig.vm.devices[0].extents.tag_status(tag(1)), before);
+    assert_eq!(rig.device(0).extents.tag_status(tag(1)), before);
 }
 
 #[test]
@@ -202,11 +202,11 @@ fn force_on_an_offer_makes_it_dead() {
     rig.object_add("tm2", tag(2), HALF);
     rig.add(tag(2), &[(HALF, HALF)]);
     let logged = rig.events();
-    let available = rig.vm.devices[0].extents.available_extents();
+    let available = rig.device(0).extents.available_extents();
     assert_eq!(rig.force(tag(1)), Reply::Done);
     assert_eq!(rig.state(tag(1)), TagState::Dead);
     assert_eq!(rig.events(), logged, "no new record, and the old ones stay");
-    assert_eq!(rig.vm.devices[0].extents.available_extents(), available, "a dead offer counts until it is answered");
+    assert_eq!(rig.device(0).extents.available_extents(), available, "a dead offer counts until it is answered");
     assert!(matches!(refusal(rig.release(tag(1))), Refusal::TagDead { .. }));
     assert_eq!(rig.respond(&[(0, HALF)]), ReturnCode::InvalidPhysicalAddress);
     assert_eq!(rig.respond(&[]), ReturnCode::Success, "the empty answer closes the dead offer, not the next one");
@@ -222,7 +222,7 @@ fn a_host_that_was_told_of_a_dead_offer_may_go_on_with_the_next() {
     assert_eq!(rig.respond(&[(HALF, HALF)]), ReturnCode::InvalidInput, "not told yet: out of order");
     assert_eq!(rig.respond(&[(0, HALF)]), ReturnCode::InvalidPhysicalAddress);
     assert_eq!(rig.respond(&[(HALF, HALF)]), ReturnCode::Success);
-    assert!(rig.vm.devices[0].extents.offers().is_empty());
+    assert!(rig.device(0).extents.offers().is_empty());
 }
 
 #[test]
@@ -297,11 +297,11 @@ fn a_forced_chain_that_does_not_fit_is_dropped_whole_and_counted() {
     rig.respond(&extents);
     let filler: Vec<_> = (50..511).map(|n| (n * 2 * MIB, 2 * MIB)).collect();
     rig.object_add("tm2", tag(2), 922 * MIB);
-    while rig.vm.devices[0].extents.log().room() >= filler.len() {
+    while rig.device(0).extents.log().room() >= filler.len() {
         rig.add(tag(2), &filler);
         rig.respond(&[]);
     }
-    let fill: Vec<_> = filler[..rig.vm.devices[0].extents.log().room() - 10].to_vec();
+    let fill: Vec<_> = filler[..rig.device(0).extents.log().room() - 10].to_vec();
     rig.object_add("tm3", tag(3), fill.len() as u64 * 2 * MIB);
     assert_eq!(rig.add(tag(3), &fill), Reply::Done);
     assert_eq!(rig.force(tag(1)), Reply::Done, "a forced removal does not wait for the log");
@@ -343,7 +343,7 @@ fn a_tag_stands_for_one_backend_on_all_devices() {
     let on_the_other = refusal(rig.add_on(1, 0, tag(1), &[(0, GIB)]));
     assert_eq!(
         on_the_other.to_string(),
-        format!("tag {} is held by cxl-vmem0, #4: backend tm1 is reserved; release it first", tag(1))
+        format!("tag {} is held by cxl-vmem0, #6: backend tm1 is reserved; release it first", tag(1))
     );
 }
 

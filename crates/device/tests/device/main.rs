@@ -2,4 +2,6 @@
 
 mod laws;
 mod life;
+mod plain;
+mod plug;
 mod rig;

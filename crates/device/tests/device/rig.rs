@@ -1,12 +1,12 @@
 //! A VM in one thread: every input is decided, admitted and made true as replay would, and the laws are checked after it.
 
-use device::backends::{BackendKind, BackendSpec, Population, Sharing, Source};
+use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
 use device::config::{DeviceConfig, DeviceIndex, DeviceRequest, VmConfig};
 use device::extents::{
     AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy, TagState,
 };
 use device::operation::{CommandReply, Fact, HostOutcome, Input, Reply, decide};
-use device::vm::Vm;
+use device::vm::{Device, Vm};
 use device::{Refusal, Seq, Stamp, VmTime, backends, extents, laws, mailbox};
 use wire::{Hpa, Opcode, ReturnCode, Tag};
 
@@ -46,18 +46,40 @@ impl Rig {
                 serial: 1,
                 num_dc_regions: Some(regions),
                 dc_regions_total_size_bytes: Some(regions * GIB),
-                dc_block_size_bytes: None,
                 mailbox_payload_bytes: Some(2048),
+                ..DeviceRequest::default()
             })
             .expect("a device")
         };
+        let mut rig = Self::without_devices();
+        rig.plug(0, device("cxl-vmem0"));
+        rig.plug(1, device("cxl-vmem1"));
+        rig
+    }
+
+    /// A VM with two empty root ports.
+    pub(crate) fn without_devices() -> Self {
         let config = VmConfig {
             memory_bytes: GIB,
             window_base: Hpa(0x1_1000_0000),
-            window_bytes: 8 * GIB,
-            devices: vec![device("cxl-vmem0"), device("cxl-vmem1")],
+            windows_bytes: vec![8 * GIB],
+            root_ports: vec!["rp0".into(), "rp1".into()],
         };
         Self { vm: Vm::new(config), seq: 0, facts: Vec::new() }
+    }
+
+    pub(crate) fn plug(&mut self, port: u8, config: DeviceConfig) -> Reply {
+        let input = backends::Input::DeviceAdd { config, source: Source::CommandLine };
+        self.decide_on(port, &Input::Backends(input), &[])
+    }
+
+    pub(crate) fn unplug(&mut self, port: u8, removal: Removal) -> Reply {
+        let decoders = self.vm.devices[&DeviceIndex(port)].windows.committed();
+        self.decide_on(port, &Input::Extents(extents::Input::Unplug { removal, decoders }), &[])
+    }
+
+    pub(crate) fn device(&self, port: u8) -> &Device {
+        &self.vm.devices[&DeviceIndex(port)]
     }
 
     pub(crate) fn decide_on(&mut self, device: u8, input: &Input, outcomes: &[HostOutcome]) -> Reply {
@@ -81,6 +103,7 @@ impl Rig {
             size_bytes,
             sharing: Sharing::Shared,
             population: Population::OnDemand,
+            reservation: Reservation::Reserved,
             tag,
             tag_text: tag.to_string(),
         };
@@ -135,7 +158,7 @@ impl Rig {
     }
 
     pub(crate) fn command_on(&mut self, device: u8, opcode: Opcode, payload: Vec<u8>) -> CommandReply {
-        let config = self.vm.config.devices[usize::from(device)].clone();
+        let config = self.device(device).config.clone();
         let declared_len_bytes = payload.len() as u32;
         let input = match mailbox::route(&config, opcode, declared_len_bytes, &payload) {
             mailbox::Route::Extents => Input::Extents(extents::Input::Command { opcode, payload }),
@@ -207,11 +230,11 @@ impl Rig {
     }
 
     pub(crate) fn state(&self, tag: Tag) -> TagState {
-        self.vm.devices[0].extents.tag_status(tag).state
+        self.device(0).extents.tag_status(tag).state
     }
 
     pub(crate) fn generation(&self) -> u32 {
-        self.vm.devices[0].extents.generation()
+        self.device(0).extents.generation()
     }
 
     /// A backend of `len` bytes offered as one extent at `offset` of region 0 and accepted.

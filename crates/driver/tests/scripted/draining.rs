@@ -11,20 +11,20 @@ use crate::exchange::{MIB, clear, cleared, extent, extent_list, ok, range, recor
 use crate::machine::Machine;
 use crate::probing::probed;
 
-const MORE: u8 = 1;
+pub(crate) const MORE: u8 = 1;
 const ADD: Opcode = Opcode::ADD_DC_RESPONSE;
 const RELEASE: Opcode = Opcode::RELEASE_DC;
 
-fn block(n: u64) -> (u64, u64) {
+pub(crate) fn block(n: u64) -> (u64, u64) {
     (2 * n * MIB, 2 * MIB)
 }
 
-fn held(host: &Host) -> Vec<(u64, u64, u8)> {
+pub(crate) fn held(host: &Host) -> Vec<(u64, u64, u8)> {
     host.extents().iter().map(|extent| (extent.dpa.0, extent.len_bytes, extent.tag.bytes()[0])).collect()
 }
 
 /// A probed host that has accepted these blocks, each with its tag, as offers of their own.
-fn holding(policy: Policy, blocks: &[(u64, u8)]) -> (Machine, Host) {
+pub(crate) fn holding(policy: Policy, blocks: &[(u64, u8)]) -> (Machine, Host) {
     let (mut machine, mut host) = probed(Policy::Accept);
     for (n, tag) in blocks {
         let (start, len_bytes) = block(*n);
@@ -123,7 +123,7 @@ fn two_offers_in_one_read_get_two_answers_in_order() {
 }
 
 /// As `probed`, with a payload area of 4 KiB.
-fn probed_with_large_payload(policy: Policy) -> (Machine, Host) {
+pub(crate) fn probed_with_large_payload(policy: Policy) -> (Machine, Host) {
     use crate::exchange::{cel, configuration, identity, region, supported_logs};
     let log = cel(&[0x4800, 0x4801, 0x4802, 0x4803].map(Opcode));
     let script = [

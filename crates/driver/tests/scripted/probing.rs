@@ -37,7 +37,12 @@ fn probe_script(regions: &[DcRegion]) -> Vec<Exchange> {
 
 /// A machine with a probed device: one region of 1 GiB at DPA 0, 2 MiB blocks, a payload of 256 bytes, no extents.
 pub(crate) fn probed(policy: Policy) -> (Machine, Host) {
-    let mut script = probe_script(&[region(0, 1024 * MIB)]);
+    probed_with(policy, &[region(0, 1024 * MIB)])
+}
+
+/// The same with these regions.
+pub(crate) fn probed_with(policy: Policy, regions: &[DcRegion]) -> (Machine, Host) {
+    let mut script = probe_script(regions);
     script.push(extent_list(0, 0, &[]));
     let mut machine = Machine::new(8, script);
     let host = Host::probe(&mut machine, &map(), policy).expect("a device");

@@ -5,4 +5,5 @@ mod component;
 mod hostile;
 mod mailbox;
 mod msix;
+mod qtest;
 mod rig;

@@ -1,7 +1,7 @@
 //! Commands of dynamic capacity: QEMU's three, and the query that answers with everything.
 
 use actors::Vm;
-use device::config::{DeviceConfig, DeviceIndex};
+use device::config::DeviceConfig;
 use device::extents::{
     AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy, Standing,
     State as Extents, TagState, TagStatus,
@@ -21,22 +21,27 @@ use crate::schema::{Argument, CommandSchema, EMPTY, EnumSchema, Kind, StructSche
 const PATH: Argument = optional(
     "path",
     Kind::Str,
-    "QOM path of the device, full or partial. Exactly one of `path` and `qom-path` must be given.",
+    "QOM path of the device, full (`/machine/peripheral/cxl-vmem0`) or partial (`cxl-vmem0`). Exactly one of `path` and \
+     `qom-path` must be given.",
 );
-const QOM_PATH: Argument = optional("qom-path", Kind::Str, "The same as `path`.");
+const QOM_PATH: Argument =
+    optional("qom-path", Kind::Str, "The same as `path`. Exactly one of `path` and `qom-path` must be given.");
 const HOST_ID: Argument = required("host-id", Kind::U16, "Host ID (CXL r4.0 7.6.7.6.5). The device has one head: 0.");
 const REGION: Argument = required("region", Kind::U8, "Region number, 0 to 7 (CXL r4.0 7.6.7.6.5).");
-const TAG_DOC: &str = "A tag (CXL r4.0 8.2.10.9.9.2): 16 opaque bytes, written as a hyphenated UUID because Linux shows \
-                       them so; \"\", \"0\" and the nil UUID mean untagged.";
+pub(super) const TAG_DOC: &str = "The tag: 16 bytes that the host finds in every extent (CXL r4.0 8.2.10.9.9.2) and by which it tells one allocation \
+     from another. To the standard they are opaque. They are written as a hyphenated UUID because that is where they are \
+     read: Linux shows and takes an extent's tag as `uuid`, so that what an operator gives here is, letter by letter, what \
+     the guest looks for. A UUID is also unique without anybody who hands numbers out. Case does not matter; \"\", \"0\" \
+     and the nil UUID mean untagged. Default: untagged.";
 
 static SELECTION_POLICY: EnumSchema = EnumSchema {
     name: "CxlExtentSelectionPolicy",
     doc: "How the device chooses the blocks (CXL r4.0 7.6.7.6.5).",
     values: &[
-        ("free", "Any blocks. Not supported."),
-        ("contiguous", "One extent anywhere. Not supported."),
+        ("free", "Any blocks, in as many extents as it takes. Not supported: an error."),
+        ("contiguous", "One extent anywhere. Not supported: an error."),
         ("prescriptive", "The given extents."),
-        ("enable-shared-access", "The memory of an existing tag. Not supported."),
+        ("enable-shared-access", "The memory of a tag that another host has. Not supported: an error."),
     ],
 };
 
@@ -51,7 +56,7 @@ static REMOVAL_POLICY: EnumSchema = EnumSchema {
 
 static STATE: EnumSchema = EnumSchema {
     name: "CxlDynamicCapacityState",
-    doc: "How a tag stands.",
+    doc: "How a tag stands, exactly.",
     values: &[
         ("unknown", "Never offered, or so long ago that it is forgotten."),
         ("offered", "Offered, not answered."),
@@ -65,14 +70,25 @@ static STATE: EnumSchema = EnumSchema {
     ],
 };
 
+static STATUS_WORD: EnumSchema = EnumSchema {
+    name: "CxlDynamicCapacityStatus",
+    doc: "How a tag stands, in the words of QEMU's series.",
+    values: &[
+        ("Pending", "Offered, and the host still has to answer."),
+        ("Committed", "The host holds all or a part of it."),
+        ("Released", "The host does not hold it any more, or never took it."),
+        ("NotFound", "Not known in this region."),
+    ],
+};
+
 static EXTENT_STATUS: StructSchema = StructSchema {
     name: "ExtentStatus",
     doc: "How a tag stands.",
     members: &[
-        required("status", Kind::Str, "`Pending`, `Committed`, `Released` or `NotFound`."),
+        required("status", Kind::Enum(&STATUS_WORD), "How it stands, roughly."),
         required("message", Kind::Str, "A sentence for people."),
         required("state", Kind::Enum(&STATE), "The same, exactly."),
-        required("extents", EXTENTS_KIND, "What is offered or held of it, in the add's order."),
+        required("extents", EXTENTS_KIND, "What is offered or held of it, in the order of the add."),
     ],
 };
 
@@ -80,9 +96,10 @@ const EXTENTS_KIND: Kind = Kind::List(&EXTENT_KIND);
 
 pub(super) const ADD: CommandSchema = CommandSchema {
     name: "cxl-add-dynamic-capacity",
-    doc: "Offers dynamic capacity to the host: one or more extents that are together as long as the backend that the \
-          tag names; extent i is backed by its i-th piece. Returns when the offer is durable, not when the host has \
-          answered: CXL_DYNAMIC_CAPACITY_ACCEPTED or _REJECTED says that. Experimental.",
+    doc: "Offers dynamic capacity to the host (CXL r4.0 7.6.7.6.5): one or more extents that are together as long as the \
+          backend that the tag names; extent i is backed by its i-th piece. Returns when the offer is durable, which \
+          CXL_DYNAMIC_CAPACITY_OFFERED tells, not when the host has answered: CXL_DYNAMIC_CAPACITY_ACCEPTED or \
+          CXL_DYNAMIC_CAPACITY_REJECTED says that. A host answers when it likes, and may take a part. Experimental.",
     arguments: &[
         PATH,
         QOM_PATH,
@@ -98,8 +115,9 @@ pub(super) const ADD: CommandSchema = CommandSchema {
 
 pub(super) const RELEASE: CommandSchema = CommandSchema {
     name: "cxl-release-dynamic-capacity",
-    doc: "Asks the host to give dynamic capacity back, or takes it away. Returns when the request is durable; \
-          CXL_DYNAMIC_CAPACITY_RELEASED says when the host has answered. Experimental.",
+    doc: "Asks the host to give dynamic capacity back, or takes it away (CXL r4.0 7.6.7.6.6). Returns when the request is \
+          durable, which CXL_DYNAMIC_CAPACITY_RELEASE_REQUESTED tells; CXL_DYNAMIC_CAPACITY_RELEASED says when the host \
+          has it no more. A host may keep what it was asked for as long as it likes. Experimental.",
     arguments: &[
         PATH,
         QOM_PATH,
@@ -108,16 +126,21 @@ pub(super) const RELEASE: CommandSchema = CommandSchema {
         optional(
             "forced-removal",
             Kind::Bool,
-            "Take it away at once; an offer that was not answered becomes dead. Default: false.",
+            "Take it away at once, whatever the host is doing with it; an offer that was not answered becomes dead, which \
+             CXL_DYNAMIC_CAPACITY_REJECTED tells. Default: false.",
         ),
         optional(
             "sanitize-on-release",
             Kind::Bool,
-            "Clear the memory before any other use. Not supported: an error where true. Default: false.",
+            "Clear the memory before any other use. Not supported: true is an error. Default: false.",
         ),
         REGION,
         optional("tag", Kind::Str, TAG_DOC),
-        optional("extents", EXTENTS_KIND, "The extents, where the policy is prescriptive; else ignored."),
+        optional(
+            "extents",
+            EXTENTS_KIND,
+            "The extents, where the policy is prescriptive; where it is tag-based they are ignored. Default: none.",
+        ),
     ],
     returns: Kind::Object(&EMPTY),
     features: &[UNSTABLE],
@@ -125,20 +148,27 @@ pub(super) const RELEASE: CommandSchema = CommandSchema {
 
 pub(super) const STATUS: CommandSchema = CommandSchema {
     name: "cxl-release-dynamic-capacity-status",
-    doc: "Returns how a tag stands. Experimental, for orchestrators that were not connected when the events came.",
-    arguments: &[PATH, QOM_PATH, HOST_ID, REGION, required("tag", Kind::Str, TAG_DOC)],
+    doc: "Returns how a tag stands (CXL r4.0 9.13.3): for orchestrators that were not connected when the events came. \
+          Experimental.",
+    arguments: &[
+        PATH,
+        QOM_PATH,
+        HOST_ID,
+        REGION,
+        required("tag", Kind::Str, "The tag: a hyphenated UUID in any case (CXL r4.0 8.2.10.9.9.2); not nil."),
+    ],
     returns: Kind::Object(&EXTENT_STATUS),
     features: &[UNSTABLE],
 };
 
 static REGION_INFO: StructSchema = StructSchema {
     name: "CxlDynamicCapacityRegionInfo",
-    doc: "A region.",
+    doc: "A region (CXL r4.0 8.2.10.9.9.1).",
     members: &[
-        required("region", Kind::U8, "Its number."),
-        required("base", Kind::U64, "Its base in device-physical addresses."),
+        required("region", Kind::U8, "Its number, from 0."),
+        required("base", Kind::U64, "Its first device-physical address."),
         required("size", Kind::Size, "Its length in bytes."),
-        required("block-size", Kind::Size, "Its block size in bytes."),
+        required("block-size", Kind::Size, "Its block size in bytes: extents begin and end at multiples of it."),
     ],
 };
 
@@ -146,7 +176,7 @@ static OFFER_INFO: StructSchema = StructSchema {
     name: "CxlDynamicCapacityOfferInfo",
     doc: "An offer that the host has not answered.",
     members: &[
-        required("record", Kind::U64, "The record that made it."),
+        required("record", Kind::U64, "The journal record that made it."),
         required("region", Kind::U8, "Its region."),
         optional("tag", Kind::Str, "Its tag."),
         required("backend", Kind::Str, "The backend that is reserved for it."),
@@ -159,18 +189,37 @@ static ACCEPTED_INFO: StructSchema = StructSchema {
     name: "CxlDynamicCapacityExtentInfo",
     doc: "An accepted extent.",
     members: &[
-        required("dpa", Kind::U64, "Its device-physical address."),
+        required("dpa", Kind::U64, "Its first device-physical address."),
         required("region", Kind::U8, "Its region."),
         required("offset", Kind::U64, "Its offset in the region in bytes."),
         required("len", Kind::U64, "Its length in bytes."),
         optional("tag", Kind::Str, "Its tag."),
-        required("shared-sequence", Kind::U16, "Its place in a shared sequence."),
+        required(
+            "shared-sequence",
+            Kind::U16,
+            "Its place among the extents of a tag in a sharable region, from 0; 0 in any other region.",
+        ),
         required("backend", Kind::Str, "Its backend."),
         required("backend-offset", Kind::U64, "Where in the backend it begins, in bytes."),
-        required("hpa", Kind::List(&Kind::U64), "Where the guest sees it; nowhere without a committed decoder."),
+        required(
+            "hpa",
+            Kind::List(&Kind::U64),
+            "Guest-physical addresses at which the guest sees it; none without a committed decoder.",
+        ),
         required("offered", Kind::U64, "The record that offered it."),
         required("accepted", Kind::U64, "The record that accepted it."),
         required("release-requested", Kind::Bool, "Whether the host was asked to give any of it back."),
+    ],
+};
+
+static BACKEND_STATE: EnumSchema = EnumSchema {
+    name: "CxlDynamicCapacityBackendState",
+    doc: "Who holds a backend.",
+    values: &[
+        ("free", "Nobody: it can be offered and deleted."),
+        ("reserved", "An offer that the host has not answered."),
+        ("attached", "Extents that the host has accepted."),
+        ("memdev", "A device, as its own memory."),
     ],
 };
 
@@ -181,25 +230,25 @@ static BACKEND_INFO: StructSchema = StructSchema {
         required("id", Kind::Str, "Its id."),
         optional("tag", Kind::Str, "Its tag."),
         required("size", Kind::Size, "Its size in bytes."),
-        required("state", Kind::Str, "`free`, `reserved` or `attached`."),
+        required("state", Kind::Enum(&BACKEND_STATE), "Who holds it."),
         optional("holder", Kind::Str, "QOM path of the device that holds it."),
-        optional("record", Kind::U64, "The record since when it is held."),
+        optional("record", Kind::U64, "The journal record since which it is held."),
         required("bytes-lost", Kind::Bool, "Whether its bytes were lost between two runs."),
     ],
 };
 
 static COUNTERS: StructSchema = StructSchema {
     name: "CxlDynamicCapacityCounters",
-    doc: "The counters of a device.",
+    doc: "The counters of a device (CXL r4.0 8.2.10.9.9.1).",
     members: &[
         required("supported-extents", Kind::U32, "Extents that it can track."),
         required("available-extents", Kind::U32, "Extents that it can still track."),
         required("supported-tags", Kind::U32, "Tags that it can track."),
         required("available-tags", Kind::U32, "Tags that it can still track."),
-        required("generation", Kind::U32, "Generation of the extent list."),
-        required("event-records", Kind::U32, "Records in the DC event log."),
+        required("generation", Kind::U32, "Generation of the extent list (CXL r4.0 8.2.10.9.9.2)."),
+        required("event-records", Kind::U32, "Records in the DC event log (CXL r4.0 8.2.10.2)."),
         required("event-records-supported", Kind::U32, "Records that the log holds."),
-        required("event-records-dropped", Kind::U32, "Records dropped since the last clear."),
+        required("event-records-dropped", Kind::U32, "Records dropped because the log was full, since the last clear."),
     ],
 };
 
@@ -248,8 +297,17 @@ static CAPACITY_INFO: StructSchema = StructSchema {
 
 pub(super) const QUERY: CommandSchema = CommandSchema {
     name: "query-cxl-dynamic-capacity",
-    doc: "Returns all about one device's dynamic capacity. Experimental.",
-    arguments: &[PATH, QOM_PATH],
+    doc: "Returns all about one device's dynamic capacity (CXL r4.0 9.13.3): regions, offers, extents and where the guest \
+          sees them, backends, counters, journal. Experimental.",
+    arguments: &[
+        optional(
+            "path",
+            Kind::Str,
+            "QOM path of the device, full or partial; at most one of `path` and `qom-path` may be given. Default: the \
+             device, where there is one only.",
+        ),
+        optional("qom-path", Kind::Str, "The same as `path`. Default: none."),
+    ],
     returns: Kind::Object(&CAPACITY_INFO),
     features: &[UNSTABLE],
 };
@@ -300,12 +358,12 @@ pub(super) async fn status(vm: &Vm, arguments: &Arguments) -> Result<Value, QmpE
     let device = device_of(vm, arguments)?;
     let (host_id, region) = (small::<u16>(arguments, "host-id")?, small::<u8>(arguments, "region")?);
     let tag = tag(arguments)?;
-    let config = vm.device_config(device).ok_or(actors::Stopped)?.clone();
+    let config = vm.device_config(device).ok_or(actors::RequestError::Unplugged)?;
     check_place(&config, host_id, region)?;
     if tag.is_none() {
         return Err(QmpError::generic("Tag must be valid: a nil tag names no capacity"));
     }
-    let status = vm.extents(device, move |state| state.tag_status(tag)).await?;
+    let status = vm.extents(device, move |state| state.tag_status_in(region, tag)).await?;
     Ok(status_json(&config, region, tag, &status))
 }
 
@@ -370,11 +428,11 @@ fn relative(config: &DeviceConfig, region: u8, ranges: &[DpaRange]) -> Vec<Regio
 pub(super) async fn query(vm: &Vm, arguments: &Arguments) -> Result<Value, QmpError> {
     // With one device there is no doubt which; with several it must be named.
     let is_named = text(arguments, "path").or(text(arguments, "qom-path")).is_some();
-    let device = match vm.config().devices.len() {
-        1 if !is_named => DeviceIndex(0),
+    let device = match vm.devices()[..] {
+        [(only, _)] if !is_named => only,
         _ => device_of(vm, arguments)?,
     };
-    let config = vm.device_config(device).ok_or(actors::Stopped)?.clone();
+    let config = vm.device_config(device).ok_or(actors::RequestError::Unplugged)?;
     let windows = vm.windows(device, Clone::clone).await?;
     let hpa_of = move |range| windows.hpas_of(range).into_iter().map(|hpa| hpa.0).collect::<Vec<_>>();
     let path = device_path(&config.id);
@@ -460,7 +518,7 @@ fn extents_info(config: &DeviceConfig, state: &Extents, hpa_of: &dyn Fn(DpaRange
 
 async fn backends_info(vm: &Vm) -> Result<Value, QmpError> {
     use device::backends::{Contents, Holder};
-    let ids: Vec<_> = vm.config().devices.iter().map(|device| device.id.clone()).collect();
+    let devices = vm.devices();
     let backend = move |(id, backend): (&str, &device::backends::Backend)| {
         let mut info = json!({
             "id": id,
@@ -474,11 +532,12 @@ async fn backends_info(vm: &Vm) -> Result<Value, QmpError> {
             Holder::Free => ("free", None),
             Holder::Reserved { device, by } => ("reserved", Some((device, by))),
             Holder::Attached { device, by } => ("attached", Some((device, by))),
+            Holder::Memdev { device, by } => ("memdev", Some((device, by))),
         };
         info["state"] = state.into();
         if let Some((device, by)) = held {
-            let holder = ids.get(usize::from(device.0)).map_or_else(String::new, |id| device_path(id));
-            info["holder"] = holder.into();
+            let holder = devices.iter().find(|(index, _)| *index == device);
+            info["holder"] = holder.map_or_else(String::new, |(_, device)| device_path(&device.id)).into();
             info["record"] = by.0.into();
         }
         info

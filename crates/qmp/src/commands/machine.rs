@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::nothing;
 use crate::error::QmpError;
 use crate::events::EventSender;
-use crate::schema::{Argument, CommandSchema, EMPTY, EventSchema, Kind, StructSchema, required};
+use crate::schema::{Argument, CommandSchema, EMPTY, EnumSchema, EventSchema, Kind, StructSchema, required};
 
 /// A command without arguments.
 const fn bare(name: &'static str, doc: &'static str, returns: Kind) -> CommandSchema {
@@ -17,9 +17,9 @@ static VERSION_TRIPLE: StructSchema = StructSchema {
     name: "VersionTriple",
     doc: "A version.",
     members: &[
-        required("major", Kind::Int, "Major."),
-        required("minor", Kind::Int, "Minor."),
-        required("micro", Kind::Int, "Micro."),
+        required("major", Kind::Int, "Major number."),
+        required("minor", Kind::Int, "Minor number."),
+        required("micro", Kind::Int, "Micro number."),
     ],
 };
 
@@ -36,12 +36,24 @@ static COMMAND_INFO: StructSchema =
     StructSchema { name: "CommandInfo", doc: "A command.", members: &[required("name", Kind::Str, "Its name.")] };
 static COMMAND_INFO_KIND: Kind = Kind::Object(&COMMAND_INFO);
 
+static RUN_STATE: EnumSchema = EnumSchema {
+    name: "RunState",
+    doc: "Whether the VM runs.",
+    values: &[("running", "Clock and guest run."), ("paused", "Both stand still; requests are served.")],
+};
+
+static SHUTDOWN_CAUSE: EnumSchema = EnumSchema {
+    name: "ShutdownCause",
+    doc: "Who asked, in QEMU's words.",
+    values: &[("host-qmp-quit", "A client with `quit`."), ("host-qmp-system-reset", "A client with `system_reset`.")],
+};
+
 static STATUS_INFO: StructSchema = StructSchema {
     name: "StatusInfo",
     doc: "Whether the VM runs.",
     members: &[
         required("running", Kind::Bool, "Whether clock and guest run."),
-        required("status", Kind::Str, "`running` or `paused`."),
+        required("status", Kind::Enum(&RUN_STATE), "The same as a word."),
     ],
 };
 
@@ -52,39 +64,29 @@ pub(super) const QUERY_COMMANDS: CommandSchema =
 pub(super) const QUERY_STATUS: CommandSchema =
     bare("query-status", "Returns whether the VM runs.", Kind::Object(&STATUS_INFO));
 pub(super) const STOP: CommandSchema =
-    bare("stop", "Stops the VM clock and the guest. Requests are still served.", Kind::Object(&EMPTY));
-pub(super) const CONT: CommandSchema = bare("cont", "Lets clock and guest run again.", Kind::Object(&EMPTY));
+    bare("stop", "Stops the VM clock and the guest: STOP. Requests are still served.", Kind::Object(&EMPTY));
+pub(super) const CONT: CommandSchema = bare("cont", "Lets clock and guest run again: RESUME.", Kind::Object(&EMPTY));
 pub(super) const SYSTEM_RESET: CommandSchema = bare(
     "system_reset",
-    "Conventional reset: accepted extents stay; the DC event log is cleared; offers that the host has not answered are \
-     withdrawn (rejected, reason reset); decoders, interrupt policy and registers are as at power-on; the guest boots.",
+    "Conventional reset of every device (CXL r4.0 9.13.3): RESET. Accepted extents stay; the DC event log is cleared; offers \
+     that the host has not answered are withdrawn (CXL_DYNAMIC_CAPACITY_REJECTED, reason reset); decoders, interrupt \
+     policy and registers are as at power-on; the guest boots.",
     Kind::Object(&EMPTY),
 );
 pub(super) const QUIT: CommandSchema =
-    bare("quit", "Ends the program when everything is durable.", Kind::Object(&EMPTY));
+    bare("quit", "Ends the program when everything is durable: SHUTDOWN.", Kind::Object(&EMPTY));
 
 const fn event(name: &'static str, doc: &'static str, data: &'static [Argument]) -> EventSchema {
     EventSchema { name, doc, data, features: &[] }
 }
 
+const GUEST: Argument = required("guest", Kind::Bool, "Whether the guest asked for it.");
+const REASON: Argument = required("reason", Kind::Enum(&SHUTDOWN_CAUSE), "Who asked.");
+
 pub(super) const STOPPED: EventSchema = event("STOP", "The VM was stopped.", &[]);
 pub(super) const RESUMED: EventSchema = event("RESUME", "The VM runs again.", &[]);
-pub(super) const RESET: EventSchema = event(
-    "RESET",
-    "The VM was reset.",
-    &[
-        required("guest", Kind::Bool, "Whether the guest asked for it."),
-        required("reason", Kind::Str, "Who asked, in QEMU's words."),
-    ],
-);
-pub(super) const SHUTDOWN: EventSchema = event(
-    "SHUTDOWN",
-    "The program is about to end.",
-    &[
-        required("guest", Kind::Bool, "Whether the guest asked for it."),
-        required("reason", Kind::Str, "Who asked, in QEMU's words."),
-    ],
-);
+pub(super) const RESET: EventSchema = event("RESET", "The VM was reset.", &[GUEST, REASON]);
+pub(super) const SHUTDOWN: EventSchema = event("SHUTDOWN", "The program is about to end.", &[GUEST, REASON]);
 
 /// The version object of the greeting and of `query-version`.
 pub(super) fn version() -> Value {

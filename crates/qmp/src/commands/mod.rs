@@ -1,10 +1,14 @@
 //! The commands of a VM, over its actors.
 //!
 //! ```text
-//!  machine   query-version … quit            the VM as a whole
-//!  objects   object-add … query-memdev       backends and the QOM tree
-//!  capacity  cxl-… , query-cxl-…             dynamic capacity
-//!  notices   CXL_DYNAMIC_CAPACITY_…          what is told without being asked
+//!  machine        query-version … quit            the VM as a whole
+//!  identity       query-name … query-cpus-fast    what management programs ask first
+//!  introspection  query-qmp-schema                what there is to ask
+//!  monitor        human-monitor-command           the answers for people
+//!  objects        object-add … query-memdev       backends and the QOM tree
+//!  devices        device_add, device_del          devices that come and go
+//!  capacity       cxl-… , query-cxl-…             dynamic capacity
+//!  notices        CXL_DYNAMIC_CAPACITY_…          what is told without being asked
 //! ```
 //!
 //! A command is its schema and one function. Deliberately absent: decisions. What a request may do is for the device
@@ -12,7 +16,11 @@
 
 mod arguments;
 mod capacity;
+mod devices;
+mod identity;
+mod introspection;
 mod machine;
+mod monitor;
 mod notices;
 mod objects;
 mod path;
@@ -23,10 +31,13 @@ use tokio::sync::Notify;
 
 use crate::error::QmpError;
 use crate::events::EventSender;
-use crate::schema::{CommandSchema, QMP_CAPABILITIES};
+use crate::introspect::introspect;
+use crate::schema::{CommandSchema, EventSchema, QMP_CAPABILITIES};
 use crate::service::Service;
 
-pub use notices::notice_event;
+pub use devices::DEVICE_MEMBERS;
+pub use notices::{notice_event, prealloc_event};
+pub use objects::OBJECT_MEMBERS;
 
 /// The commands of one VM.
 pub struct VmService {
@@ -35,25 +46,49 @@ pub struct VmService {
 }
 
 /// Every command, in the order in which `query-commands` and the documentation list them.
-static COMMANDS: [CommandSchema; 18] = [
+pub static COMMANDS: &[CommandSchema] = &[
     QMP_CAPABILITIES,
     machine::QUERY_VERSION,
     machine::QUERY_COMMANDS,
+    introspection::QUERY_QMP_SCHEMA,
     machine::QUERY_STATUS,
+    identity::QUERY_NAME,
+    identity::QUERY_UUID,
+    identity::QUERY_TARGET,
+    identity::QUERY_CPUS_FAST,
     machine::STOP,
     machine::CONT,
     machine::SYSTEM_RESET,
     machine::QUIT,
+    monitor::HUMAN_MONITOR_COMMAND,
     objects::OBJECT_ADD,
     objects::OBJECT_DEL,
     objects::QOM_LIST,
     objects::QOM_GET,
     objects::QOM_LIST_GET,
+    objects::QOM_SET,
     objects::QUERY_MEMDEV,
+    devices::DEVICE_ADD,
+    devices::DEVICE_DEL,
     capacity::ADD,
     capacity::RELEASE,
     capacity::STATUS,
     capacity::QUERY,
+];
+
+/// Every event that is sent.
+pub static EVENTS: &[EventSchema] = &[
+    machine::STOPPED,
+    machine::RESUMED,
+    machine::RESET,
+    machine::SHUTDOWN,
+    devices::DEVICE_DELETED,
+    notices::OFFERED,
+    notices::ACCEPTED,
+    notices::REJECTED,
+    notices::RELEASE_REQUESTED,
+    notices::RELEASED,
+    notices::PREALLOC,
 ];
 
 impl VmService {
@@ -74,7 +109,7 @@ impl Service for VmService {
     }
 
     fn commands(&self) -> &'static [CommandSchema] {
-        &COMMANDS
+        COMMANDS
     }
 
     async fn call(
@@ -86,8 +121,13 @@ impl Service for VmService {
         let (vm, given) = (&self.vm, &arguments);
         match command.name {
             "query-version" => Ok(machine::version()),
-            "query-commands" => Ok(machine::query_commands(&COMMANDS)),
+            "query-commands" => Ok(machine::query_commands(COMMANDS)),
+            "query-qmp-schema" => Ok(introspect(COMMANDS, EVENTS)),
             "query-status" => Ok(machine::query_status(vm)),
+            "query-name" => Ok(identity::query_name()),
+            "query-uuid" => Ok(identity::query_uuid()),
+            "query-target" => Ok(identity::query_target()),
+            "query-cpus-fast" => Ok(identity::query_cpus_fast()),
             "stop" => machine::set_run_state(vm, actors::RunState::Paused, events),
             "cont" => machine::set_run_state(vm, actors::RunState::Running, events),
             "system_reset" => machine::system_reset(vm, events).await,
@@ -96,11 +136,15 @@ impl Service for VmService {
                 self.quit.notify_one();
                 Ok(nothing())
             }
+            "human-monitor-command" => monitor::execute(vm, given).await,
             "object-add" => objects::object_add(vm, given).await,
             "object-del" => objects::object_del(vm, given).await,
             "qom-list" => objects::qom_list(vm, given).await,
             "qom-get" => objects::qom_get(vm, given).await,
             "qom-list-get" => objects::qom_list_get(vm, given).await,
+            "qom-set" => objects::qom_set(vm, given).await,
+            "device_add" => devices::device_add(vm, given).await,
+            "device_del" => devices::device_del(vm, given, events).await,
             "query-memdev" => objects::query_memdev(vm).await,
             "cxl-add-dynamic-capacity" => capacity::add(vm, given).await,
             "cxl-release-dynamic-capacity" => capacity::release(vm, given).await,

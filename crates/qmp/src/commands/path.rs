@@ -38,7 +38,7 @@ pub(super) fn device_path(id: &str) -> String {
 async fn tree(vm: &Vm) -> Result<Vec<(String, Node)>, QmpError> {
     let container = |path: &str| (path.to_owned(), Node::Container(path.to_owned()));
     let mut places = ["/", "/machine", "/machine/peripheral", "/objects"].map(container).to_vec();
-    for (index, device) in (0u8..).map(DeviceIndex).zip(&vm.config().devices) {
+    for (index, device) in vm.devices() {
         places.push((device_path(&device.id), Node::Device(index, device.id.clone())));
     }
     let backends: Vec<_> = vm.backends(|state| state.iter().map(|(id, _)| id.to_owned()).collect()).await?;
@@ -88,10 +88,10 @@ pub(super) fn device_of(vm: &Vm, arguments: &Arguments) -> Result<DeviceIndex, Q
 
 /// The device that a full or partial path names.
 pub(super) fn device_by_path(vm: &Vm, path: &str) -> Result<DeviceIndex, QmpError> {
-    let devices = &vm.config().devices;
-    let named = (0u8..).zip(devices).find(|(_, device)| names(path, &device_path(&device.id)));
-    named.map(|(index, _)| DeviceIndex(index)).ok_or_else(|| {
-        let ids: Vec<_> = devices.iter().map(|device| device.id.as_str()).collect();
+    let devices = vm.devices();
+    let named = devices.iter().find(|(_, device)| names(path, &device_path(&device.id)));
+    named.map(|(index, _)| *index).ok_or_else(|| {
+        let ids: Vec<_> = devices.iter().map(|(_, device)| device.id.as_str()).collect();
         QmpError::generic(format!(
             "Unable to resolve CXL type 3 device: '{path}' names none (there is {})",
             ids.join(", ")

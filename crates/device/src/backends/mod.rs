@@ -1,4 +1,4 @@
-//! The backend registry: tagged host memory by id and by tag, and who holds it.
+//! The backend registry: tagged host memory by id and by tag, who holds it, and the devices that are plugged.
 //!
 //! ```text
 //!   object-add            Reserve               Attach
@@ -9,7 +9,11 @@
 //!
 //! Reserved at the add, attached at the accept, free again when the last piece is released. The three transitions in
 //! the middle are other actors' decisions: the registry *prepares* them (a pure answer) and the coordinator's record
-//! carries its facts. Deliberately absent: the memory itself, and what a device does with it.
+//! carries its facts. A backend that a device names as its own memory is the device's from the plug to the unplug; that
+//! is why the registry decides on plugs. Deliberately absent: the memory itself, and what a device does with it.
+
+mod devices;
+mod spec;
 
 use std::collections::BTreeMap;
 
@@ -17,56 +21,17 @@ use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::Tag;
 
-use crate::config::{DeviceIndex, VmConfig};
+use crate::config::{DeviceConfig, DeviceIndex, VmConfig};
 use crate::limits::BACKENDS_MAX;
 use crate::operation::HostOutcome;
 use crate::refusal::Refusal;
 use crate::stamp::{Seq, Stamp};
 
-/// What kind of host memory a backend is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BackendKind {
-    /// `memory-backend-ram`: anonymous memory; its bytes end with the process.
-    Ram,
-}
-
-/// When the host memory of a backend is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Population {
-    /// At its first use, page by page.
-    OnDemand,
-    /// All of it when the backend is made (`prealloc=on`).
-    Preallocated,
-}
-
-/// Whether host memory is shared with other mappings of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sharing {
-    /// `share=off`
-    Private,
-    /// `share=on`
-    Shared,
-}
-
-/// What a backend is asked to be. Fixed for its life, the tag too.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
-pub struct BackendSpec {
-    /// Its kind.
-    pub kind: BackendKind,
-    /// Its size in bytes.
-    pub size_bytes: u64,
-    /// Whether it is shared.
-    pub sharing: Sharing,
-    /// When its memory is taken.
-    pub population: Population,
-    /// Its tag, [`Tag::NONE`] for a backend that no add can name.
-    pub tag: Tag,
-    /// The tag's text as it was given, which is what `qom-get` returns.
-    pub tag_text: String,
-}
+pub use devices::Plugged;
+pub use spec::{
+    BackendKind, BackendRequest, BackendSpec, BackendType, Discard, FileAccess, HugePages, Population, PropertyError,
+    Reservation, Seal, Sharing,
+};
 
 /// Who asked for a backend: it decides who has to bring it again at a resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -96,6 +61,13 @@ pub enum Holder {
         /// The device.
         device: DeviceIndex,
         /// The record of the acceptance.
+        by: Seq,
+    },
+    /// A device, as its own memory.
+    Memdev {
+        /// The device.
+        device: DeviceIndex,
+        /// The record that plugged it.
         by: Seq,
     },
 }
@@ -143,6 +115,8 @@ pub enum Survival {
 pub struct State {
     backends: BTreeMap<String, Backend>,
     by_tag: BTreeMap<Tag, String>,
+    devices: BTreeMap<DeviceIndex, Plugged>,
+    plugs: u64,
     runs: u64,
 }
 
@@ -158,10 +132,26 @@ pub enum Input {
         /// Who asked.
         source: Source,
     },
+    /// `qom-set` of the tag.
+    Retag {
+        /// The backend.
+        id: String,
+        /// Its new tag.
+        tag: Tag,
+        /// The tag's text.
+        tag_text: String,
+    },
     /// `object-del`.
     ObjectDel {
         /// Its id.
         id: String,
+    },
+    /// A device is plugged into the root port that the record names.
+    DeviceAdd {
+        /// What it is made of.
+        config: DeviceConfig,
+        /// Who asked.
+        source: Source,
     },
     /// A process took the journal over and opened the memory of every backend again.
     RunStart {
@@ -183,6 +173,15 @@ pub enum Fact {
         spec: BackendSpec,
         /// Who asked.
         source: Source,
+    },
+    /// A backend has another tag.
+    Retagged {
+        /// Its id.
+        id: String,
+        /// Its tag.
+        tag: Tag,
+        /// The tag's text.
+        tag_text: String,
     },
     /// A backend was deleted.
     Removed {
@@ -208,6 +207,22 @@ pub enum Fact {
         /// Its id.
         id: String,
     },
+    /// A device was plugged.
+    DeviceAdded {
+        /// What it is made of.
+        config: DeviceConfig,
+        /// Who asked.
+        source: Source,
+    },
+    /// A backend became a device's own memory.
+    Dedicated {
+        /// Its id.
+        id: String,
+        /// The device.
+        device: DeviceIndex,
+    },
+    /// A device was unplugged; all that it had is free.
+    DeviceRemoved,
     /// A process began to run the VM.
     RunStarted {
         /// Its build.
@@ -240,6 +255,16 @@ pub enum Prepare {
         /// Their ids.
         ids: Vec<String>,
     },
+    /// Lend a device its own memory, to map a piece of it. Changes nothing.
+    Lend {
+        /// Its id.
+        id: String,
+    },
+    /// Unplug the asking device: free what it holds, and its own memory.
+    Unplug {
+        /// Ids of backends that it holds for extents.
+        ids: Vec<String>,
+    },
 }
 
 /// The registry's answer to [`Prepare`]: the facts that commit would make true.
@@ -267,20 +292,27 @@ impl State {
         self.runs
     }
 
+    /// How many devices were ever plugged.
+    pub fn plugs(&self) -> u64 {
+        self.plugs
+    }
+
     /// Answers what a coordinator wants to do, and changes nothing.
-    pub fn prepare(&self, config: &VmConfig, device: DeviceIndex, prepare: &Prepare) -> Prepared {
+    pub fn prepare(&self, device: DeviceIndex, prepare: &Prepare) -> Prepared {
         match prepare {
-            Prepare::Reserve { tag, len_bytes } => self.prepare_reserve(config, device, *tag, *len_bytes),
+            Prepare::Reserve { tag, len_bytes } => self.prepare_reserve(device, *tag, *len_bytes),
             Prepare::Attach { id } => Ok(vec![Fact::Attached { id: id.clone(), device }]),
             Prepare::Free { ids } => Ok(ids.iter().map(|id| Fact::Freed { id: id.clone() }).collect()),
+            Prepare::Lend { .. } => Ok(Vec::new()),
+            Prepare::Unplug { ids } => Ok(self.unplugged(device, ids)),
         }
     }
 
-    fn prepare_reserve(&self, config: &VmConfig, device: DeviceIndex, tag: Tag, len_bytes: u64) -> Prepared {
+    fn prepare_reserve(&self, device: DeviceIndex, tag: Tag, len_bytes: u64) -> Prepared {
         let Some((id, backend)) = self.by_tag(tag) else {
             return Err(Refusal::NoBackend { tag });
         };
-        if let Some((device, holding, by)) = holder_names(config, backend.holder) {
+        if let Some((device, holding, by)) = self.holder_names(backend.holder) {
             return Err(Refusal::TagHeld { tag, backend: id.into(), device, holding, by });
         }
         if backend.spec.size_bytes != len_bytes {
@@ -291,10 +323,18 @@ impl State {
     }
 
     /// Decides what reaches the registry itself.
-    pub fn decide(&self, config: &VmConfig, input: &Input, outcomes: &[HostOutcome]) -> Result<Vec<Fact>, Refusal> {
+    pub fn decide(
+        &self,
+        vm: &VmConfig,
+        device: DeviceIndex,
+        input: &Input,
+        outcomes: &[HostOutcome],
+    ) -> Result<Vec<Fact>, Refusal> {
         match input {
             Input::ObjectAdd { id, spec, source } => self.decide_add(id, spec, *source, outcomes),
-            Input::ObjectDel { id } => self.decide_del(config, id),
+            Input::Retag { id, tag, tag_text } => self.decide_retag(id, *tag, tag_text),
+            Input::ObjectDel { id } => self.decide_del(id),
+            Input::DeviceAdd { config, source } => self.decide_device_add(vm, device, config, *source),
             Input::RunStart { build, survivals } => {
                 let lost = survivals.iter().filter(|(_, survival)| *survival == Survival::Lost);
                 let lost = lost.map(|(id, _)| Fact::ContentsLost { id: id.clone() });
@@ -313,9 +353,7 @@ impl State {
         if let Some(backend) = self.backends.get(id) {
             return Err(Refusal::DuplicateBackend { id: id.into(), by: backend.created });
         }
-        if let Some((backend, holder)) = self.by_tag(spec.tag).filter(|_| !spec.tag.is_none()) {
-            return Err(Refusal::DuplicateTag { tag: spec.tag, backend: backend.into(), by: holder.created });
-        }
+        self.check_new_tag(spec.tag)?;
         if self.backends.len() >= BACKENDS_MAX {
             return Err(Refusal::TooManyBackends { count: BACKENDS_MAX as u32 });
         }
@@ -325,26 +363,59 @@ impl State {
         Ok(vec![Fact::Added { id: id.into(), spec: spec.clone(), source }])
     }
 
-    fn decide_del(&self, config: &VmConfig, id: &str) -> Result<Vec<Fact>, Refusal> {
+    fn check_new_tag(&self, tag: Tag) -> Result<(), Refusal> {
+        match self.by_tag(tag).filter(|_| !tag.is_none()) {
+            Some((backend, holder)) => Err(Refusal::DuplicateTag { tag, backend: backend.into(), by: holder.created }),
+            None => Ok(()),
+        }
+    }
+
+    fn decide_retag(&self, id: &str, tag: Tag, tag_text: &str) -> Result<Vec<Fact>, Refusal> {
         let Some(backend) = self.backends.get(id) else {
             return Err(Refusal::NoSuchBackend { id: id.into() });
         };
-        match holder_names(config, backend.holder) {
+        if let Some((device, holding, by)) = self.holder_names(backend.holder) {
+            return Err(Refusal::TagInUse { id: id.into(), tag: backend.spec.tag, device, holding, by });
+        }
+        if backend.spec.tag != tag {
+            self.check_new_tag(tag)?;
+        }
+        Ok(vec![Fact::Retagged { id: id.into(), tag, tag_text: tag_text.into() }])
+    }
+
+    fn decide_del(&self, id: &str) -> Result<Vec<Fact>, Refusal> {
+        let Some(backend) = self.backends.get(id) else {
+            return Err(Refusal::NoSuchBackend { id: id.into() });
+        };
+        match self.holder_names(backend.holder) {
             Some((device, holding, by)) => Err(Refusal::BackendInUse { id: id.into(), device, holding, by }),
             None => Ok(vec![Fact::Removed { id: id.into() }]),
         }
     }
 
     /// Whether a fact from a file can be true of this state; if not, why.
-    pub fn admit(&self, fact: &Fact) -> Result<(), String> {
+    pub fn admit(&self, vm: &VmConfig, device: DeviceIndex, fact: &Fact) -> Result<(), String> {
         let held = |id: &str| self.backends.get(id).map(|backend| backend.holder);
         let fits = match fact {
             Fact::Added { id, spec, .. } => {
                 !self.backends.contains_key(id) && (spec.tag.is_none() || !self.by_tag.contains_key(&spec.tag))
             }
-            Fact::Removed { id } | Fact::Reserved { id, .. } => held(id) == Some(Holder::Free),
+            Fact::Retagged { id, tag, .. } => {
+                let is_its_own = self.backends.get(id).is_some_and(|backend| backend.spec.tag == *tag);
+                let is_new = tag.is_none() || is_its_own || !self.by_tag.contains_key(tag);
+                held(id) == Some(Holder::Free) && is_new
+            }
+            Fact::Removed { id } | Fact::Reserved { id, .. } | Fact::Dedicated { id, .. } => {
+                held(id) == Some(Holder::Free)
+            }
+            Fact::DeviceAdded { config, .. } => {
+                config.check().is_ok()
+                    && usize::from(device.0) < vm.root_ports.len()
+                    && !self.devices.contains_key(&device)
+            }
+            Fact::DeviceRemoved => self.devices.contains_key(&device),
             Fact::Attached { id, .. } => matches!(held(id), Some(Holder::Reserved { .. })),
-            Fact::Freed { id } => matches!(held(id), Some(Holder::Reserved { .. } | Holder::Attached { .. })),
+            Fact::Freed { id } => held(id).is_some_and(|holder| holder != Holder::Free),
             Fact::RunStarted { .. } => true,
             Fact::ContentsLost { id } => self.backends.contains_key(id),
         };
@@ -352,7 +423,7 @@ impl State {
     }
 
     /// Makes a fact true.
-    pub fn evolve(&mut self, stamp: Stamp, fact: &Fact) {
+    pub fn evolve(&mut self, device: DeviceIndex, stamp: Stamp, fact: &Fact) {
         match fact {
             Fact::Added { id, spec, source } => {
                 if !spec.tag.is_none() {
@@ -362,6 +433,7 @@ impl State {
                 let backend = Backend { spec: spec.clone(), source: *source, created: stamp.seq, holder, contents };
                 self.backends.insert(id.clone(), backend);
             }
+            Fact::Retagged { id, tag, tag_text } => self.retag(id, *tag, tag_text),
             Fact::Removed { id } => {
                 if let Some(backend) = self.backends.remove(id) {
                     self.by_tag.remove(&backend.spec.tag);
@@ -370,6 +442,13 @@ impl State {
             Fact::Reserved { id, device } => self.hold(id, Holder::Reserved { device: *device, by: stamp.seq }),
             Fact::Attached { id, device } => self.hold(id, Holder::Attached { device: *device, by: stamp.seq }),
             Fact::Freed { id } => self.hold(id, Holder::Free),
+            Fact::Dedicated { id, device } => self.hold(id, Holder::Memdev { device: *device, by: stamp.seq }),
+            Fact::DeviceAdded { config, source } => {
+                let plugged = Plugged { config: config.clone(), source: *source, by: stamp.seq };
+                self.devices.insert(device, plugged);
+                self.plugs += 1;
+            }
+            Fact::DeviceRemoved => drop(self.devices.remove(&device)),
             Fact::RunStarted { .. } => self.runs += 1,
             Fact::ContentsLost { id } => {
                 if let Some(backend) = self.backends.get_mut(id) {
@@ -379,21 +458,31 @@ impl State {
         }
     }
 
+    fn retag(&mut self, id: &str, tag: Tag, tag_text: &str) {
+        let Some(backend) = self.backends.get_mut(id) else { return };
+        self.by_tag.remove(&backend.spec.tag);
+        (backend.spec.tag, backend.spec.tag_text) = (tag, tag_text.into());
+        if !tag.is_none() {
+            self.by_tag.insert(tag, id.into());
+        }
+    }
+
     fn hold(&mut self, id: &str, holder: Holder) {
         if let Some(backend) = self.backends.get_mut(id) {
             backend.holder = holder;
         }
     }
-}
 
-/// How a holder is named to people: device id, how it holds, since which record.
-fn holder_names(config: &VmConfig, holder: Holder) -> Option<(String, String, Seq)> {
-    let (device, holding, by) = match holder {
-        Holder::Free => return None,
-        Holder::Reserved { device, by } => (device, "reserved", by),
-        Holder::Attached { device, by } => (device, "attached", by),
-    };
-    let name =
-        config.devices.get(usize::from(device.0)).map_or_else(|| format!("device {}", device.0), |d| d.id.clone());
-    Some((name, holding.into(), by))
+    /// How a holder is named to people: device id, how it holds, since which record.
+    fn holder_names(&self, holder: Holder) -> Option<(String, String, Seq)> {
+        let (device, holding, by) = match holder {
+            Holder::Free => return None,
+            Holder::Reserved { device, by } => (device, "reserved", by),
+            Holder::Attached { device, by } => (device, "attached", by),
+            Holder::Memdev { device, by } => (device, "its own memory", by),
+        };
+        let plugged = self.devices.get(&device);
+        let name = plugged.map_or_else(|| format!("device {}", device.0), |plugged| plugged.config.id.clone());
+        Some((name, holding.into(), by))
+    }
 }

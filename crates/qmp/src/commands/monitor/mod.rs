@@ -1,0 +1,163 @@
+//! `human-monitor-command`: what the queries answer, as text for people and for `qmp-shell -H`.
+//!
+//! ```text
+//! "info mtree -f" ──words──▶ command, topic, options ──▶ one file a topic ──▶ lines, each ended by CR LF as QEMU ends them
+//! ```
+//!
+//! Who misspells a command is told so in the text, as by QEMU: the answer is a success. Deliberately absent: commands that change
+//! anything; requests do that, and say what went wrong.
+
+mod cxl;
+mod memdev;
+mod mtree;
+
+use actors::{RunState, Vm};
+use serde_json::Value;
+
+use super::arguments::{Arguments, number, required_text};
+use super::machine;
+use crate::error::QmpError;
+use crate::schema::{CommandSchema, Kind, optional, required};
+
+pub(super) const HUMAN_MONITOR_COMMAND: CommandSchema = CommandSchema {
+    name: "human-monitor-command",
+    doc: "Returns the text with which a line of the monitor for people is answered. `help` lists the lines there are. The \
+          text is for people: programs query.",
+    arguments: &[
+        required("command-line", Kind::Str, "The line, such as `info cxl`."),
+        optional("cpu-index", Kind::Int, "The vCPU that the line is about. There are none: 0 is ignored. Default: 0."),
+    ],
+    returns: Kind::Str,
+    features: &[],
+};
+
+/// One thing that `info` shows.
+struct Topic {
+    name: &'static str,
+    options: &'static str,
+    help: &'static str,
+}
+
+static TOPICS: &[Topic] = &[
+    Topic {
+        name: "cxl",
+        options: "",
+        help: "show every device: regions, offers, extents, counters, decoders, event log",
+    },
+    Topic { name: "memdev", options: "", help: "show the host memory backends" },
+    Topic {
+        name: "mtree",
+        options: "[-f]",
+        help: "show the guest-physical address map (-f: what answers at each address)",
+    },
+    Topic { name: "status", options: "", help: "show whether the VM runs" },
+    Topic { name: "version", options: "", help: "show the version of the program" },
+];
+
+pub(super) async fn execute(vm: &Vm, arguments: &Arguments) -> Result<Value, QmpError> {
+    if number(arguments, "cpu-index") != 0 || arguments.get("cpu-index").is_some_and(|index| !index.is_u64()) {
+        return Err(QmpError::generic(
+            "Parameter 'cpu-index' expects a CPU number: there are no vCPUs, give 0 or nothing",
+        ));
+    }
+    let text = answer(vm, required_text(arguments, "command-line")?).await?;
+    Ok(text.replace('\n', "\r\n").into())
+}
+
+async fn answer(vm: &Vm, line: &str) -> Result<String, QmpError> {
+    let words: Vec<_> = line.split_whitespace().collect();
+    Ok(match words[..] {
+        [] => String::new(),
+        ["help" | "?"] => help(),
+        ["help" | "?", "info"] | ["info"] => info_help(),
+        ["help" | "?", "help" | "?"] => HELP_HELP.to_owned(),
+        ["help" | "?", ref other @ ..] => unknown(&other.join(" ")),
+        ["info", topic, ref options @ ..] => info(vm, topic, options).await?,
+        [other, ..] => unknown(other),
+    })
+}
+
+const HELP_HELP: &str = "help|? [command] -- show the help\n";
+
+fn help() -> String {
+    format!("{HELP_HELP}info [topic] -- show the state of the VM; `info` alone lists the topics\n")
+}
+
+fn info_help() -> String {
+    let line = |topic: &Topic| {
+        let gap = if topic.options.is_empty() { "" } else { " " };
+        format!("info {}{gap}{} -- {}\n", topic.name, topic.options, topic.help)
+    };
+    TOPICS.iter().map(line).collect()
+}
+
+fn unknown(command: &str) -> String {
+    format!("unknown command: '{command}'\n")
+}
+
+async fn info(vm: &Vm, topic: &str, options: &[&str]) -> Result<String, QmpError> {
+    let Some(known) = TOPICS.iter().find(|known| known.name == topic) else {
+        return Ok(unknown(&format!("info {topic}")));
+    };
+    let is_flat = match options {
+        [] => false,
+        ["-f"] if !known.options.is_empty() => true,
+        [option, ..] if option.starts_with('-') => {
+            return Ok(format!("info {topic}: unsupported option {option}\nTry \"help info\" for more information\n"));
+        }
+        _ => return Ok(format!("info {topic}: extraneous characters at the end of line\n")),
+    };
+    match topic {
+        "cxl" => cxl::text(vm).await,
+        "memdev" => memdev::text(vm).await,
+        "mtree" if is_flat => mtree::flat_text(vm).await,
+        "mtree" => mtree::text(vm).await,
+        "status" => Ok(status(vm.run_state())),
+        "version" => Ok(version(&machine::version())),
+        unbuilt => Err(QmpError::generic(format!("info {unbuilt} is listed and not built: this is a bug"))),
+    }
+}
+
+fn status(state: RunState) -> String {
+    let word = match state {
+        RunState::Running => "running",
+        RunState::Paused => "paused",
+    };
+    format!("VM status: {word}\n")
+}
+
+fn version(version: &Value) -> String {
+    let number = |name: &str| version["qemu"][name].to_string();
+    let package = version["package"].as_str().unwrap_or_default();
+    format!("{}.{}.{} ({package})\n", number("major"), number("minor"), number("micro"))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn help_is_read_by_people_and_by_qmp_shell() {
+        expect![[r#"
+            help|? [command] -- show the help
+            info [topic] -- show the state of the VM; `info` alone lists the topics
+            info cxl -- show every device: regions, offers, extents, counters, decoders, event log
+            info memdev -- show the host memory backends
+            info mtree [-f] -- show the guest-physical address map (-f: what answers at each address)
+            info status -- show whether the VM runs
+            info version -- show the version of the program
+        "#]]
+        .assert_eq(&(help() + &info_help()));
+        // The shell takes the second word of each line for its completion.
+        assert!(info_help().lines().all(|line| line.split_whitespace().count() > 1));
+    }
+
+    #[test]
+    fn status_and_version() {
+        assert_eq!(status(RunState::Paused), "VM status: paused\n");
+        let version = version(&serde_json::json!({"qemu": {"major": 1, "minor": 2, "micro": 3}, "package": "p 4"}));
+        assert_eq!(version, "1.2.3 (p 4)\n");
+    }
+}
