@@ -12,6 +12,8 @@ use wire::{Dpa, Tag};
 use crate::range::DpaRange;
 use crate::stamp::Seq;
 
+use super::order::Order;
+
 /// One accepted extent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Extent {
@@ -54,7 +56,7 @@ pub struct Holding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     by_dpa: BTreeMap<Dpa, Extent>,
-    order: BTreeSet<(Seq, u32, Dpa)>,
+    order: Order,
     by_tag: BTreeSet<(Tag, Dpa)>,
     by_offer: BTreeMap<Seq, Holding>,
 }
@@ -72,7 +74,12 @@ impl Accepted {
 
     /// The extents in the order of 4801h.
     pub fn listed(&self) -> impl Iterator<Item = &Extent> {
-        self.order.iter().filter_map(|(_, _, dpa)| self.by_dpa.get(dpa))
+        self.listed_from(0)
+    }
+
+    /// The extents in the order of 4801h from the `start`-th on, counted from 0; to go there costs no walk.
+    pub fn listed_from(&self, start: usize) -> impl Iterator<Item = &Extent> {
+        self.order.from(start).filter_map(|(_, _, dpa)| self.by_dpa.get(dpa))
     }
 
     /// The extents by address.
@@ -161,7 +168,7 @@ impl Accepted {
         let hit: Vec<Dpa> = self.overlapping(range).map(|extent| extent.range.start).collect();
         for start in hit {
             let Some(extent) = self.by_dpa.remove(&start) else { continue };
-            self.order.remove(&(extent.offer, extent.position, start));
+            self.order.remove((extent.offer, extent.position, start));
             self.by_tag.remove(&(extent.tag, start));
             let gone_bytes = extent.range.intersection(range).map_or(0, |gone| gone.len_bytes);
             if let Some(holding) = self.by_offer.get_mut(&extent.offer) {

@@ -20,6 +20,7 @@ mod fact;
 mod give_back;
 mod notice;
 mod offers;
+mod order;
 mod queries;
 mod release;
 mod request;

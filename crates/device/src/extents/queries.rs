@@ -68,7 +68,7 @@ impl State {
         head.total = le::U32::new(total as u32);
         head.generation = le::U32::new(self.generation);
         let mut answer = head.as_bytes().to_vec();
-        for extent in self.accepted.listed().skip(start).take(count) {
+        for extent in self.accepted.listed_from(start).take(count) {
             answer.extend_from_slice(raw_extent(extent).as_bytes());
         }
         Ok(answer)
