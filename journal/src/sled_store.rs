@@ -14,7 +14,7 @@
 use std::{
     fs::{self, File},
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -29,6 +29,9 @@ use crate::{
 
 /// What sled may keep in memory; a journal is read once and then only written.
 const CACHE_BYTES: u64 = 16 << 20;
+
+/// Paths that are synced at a time when a journal is made.
+const SYNCS_AT_ONCE: usize = 32;
 
 const RELEASE_TRIES: u32 = 200;
 const RELEASE_PAUSE: Duration = Duration::from_millis(5);
@@ -53,17 +56,10 @@ impl SledStore {
         fs::create_dir_all(&live).map_err(|source| io_error("create", &live, source))?;
         let store = SledStore::open_database(dir)?;
         let live = live.canonicalize().map_err(|source| io_error("find", &live, source))?;
-        for name in ["conf", "db"] {
-            sync_path(&live.join(name))?;
-        }
+        let files = ["conf", "db"].map(|name| live.join(name));
         // Every directory up to the root: those that were made just now, here or by whoever called, look like the others.
-        for folder in live.ancestors() {
-            match sync_path(folder) {
-                // One that may not be read is not one that was made for this journal.
-                Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => (),
-                synced => synced?,
-            }
-        }
+        let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(live.ancestors()).collect();
+        paths.chunks(SYNCS_AT_ONCE).try_for_each(sync_paths)?;
         Ok(store)
     }
 
@@ -183,6 +179,27 @@ fn live(dir: &Path) -> PathBuf {
 
 fn sync_path(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(|source| io_error("sync", path, source))
+}
+
+/// Syncs all of them at once: what a file system is asked for together, it commits together. One after the other, ten
+/// directories were most of the time from exec to the greeting.
+fn sync_paths(paths: &[&Path]) -> Result<(), StoreError> {
+    thread::scope(|scope| {
+        let begun = paths.iter().map(|path| {
+            let thread = thread::Builder::new().spawn_scoped(scope, || sync_path(path));
+            thread.map_err(|source| io_error("sync", path, source))
+        });
+        let syncing = begun.collect::<Result<Vec<_>, _>>()?;
+        for (path, synced) in paths.iter().zip(syncing) {
+            match synced.join().unwrap_or_else(|panic| resume_unwind(panic)) {
+                // A directory that may not be read is not one that was made for this journal.
+                Err(StoreError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::PermissionDenied && path.is_dir() => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
+    })
 }
 
 fn io_error(doing: &'static str, path: &Path, source: io::Error) -> StoreError {

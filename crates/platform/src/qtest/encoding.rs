@@ -2,15 +2,18 @@
 
 /// Appends two digits for each byte.
 pub(super) fn push_hex(bytes: &[u8], to: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    to.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]]));
+    let filled = to.len();
+    to.resize(filled + 2 * bytes.len(), 0);
+    for (pair, byte) in to[filled..].chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&PAIRS[usize::from(*byte)]);
+    }
 }
 
 /// The byte of two digits.
 pub(super) fn hex_byte(pair: &[u8]) -> Option<u8> {
     let [high, low] = pair else { return None };
-    let digit = |digit: &u8| char::from(*digit).to_digit(16);
-    Some((digit(high)? << 4 | digit(low)?) as u8)
+    let digit = |digit: &u8| Some(HEX_VALUES[usize::from(*digit)]).filter(|value| *value < 16);
+    Some(digit(high)? << 4 | digit(low)?)
 }
 
 /// Appends base64, padded. Texts of parts can be joined where all parts but the last have a multiple of three bytes.
@@ -44,6 +47,31 @@ pub(super) fn decode_base64(digits: &[u8], to: &mut Vec<u8>) {
         to.extend_from_slice(&bits.to_be_bytes()[1..][..base64_len(part.len())]);
     }
 }
+
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    pairs
+};
+
+/// The value of each byte as a hex digit, in either case; 16 for what is no digit.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [16; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = PAIRS[value as usize][1];
+        values[digit as usize] = value;
+        values[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
