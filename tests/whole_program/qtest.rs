@@ -1,16 +1,14 @@
 //! A driver of its own, for a machine whose layout it knows, over the qtest socket of a running `dcd`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::json;
 
 use crate::program::{Client, GIB, MIB, Program, TAG0, TAG1};
+use crate::qtest_client::{ECAM, Qtest, open_ecam};
 
-/// Configuration space by memory, as the driver places it.
-const ECAM: u64 = 0xb000_0000;
 /// The registers of the CXL host bridge, and the first fixed window, of a machine with 1 GiB of RAM.
 const HOST_REGISTERS: u64 = 0x1_0000_0000;
 const WINDOW: u64 = 0x1_1000_0000;
@@ -19,86 +17,12 @@ const REGISTERS: u64 = 0xfe00_0000;
 /// Where in RAM messages land.
 const MESSAGES: u64 = 0x10_0000;
 
-/// The other end of a qtest socket.
-struct Qtest {
-    stream: UnixStream,
-    replies: BufReader<UnixStream>,
-}
-
-impl Qtest {
-    fn connect(path: &Path) -> Self {
-        Self::over(UnixStream::connect(path).expect("a connection"))
-    }
-
-    fn over(stream: UnixStream) -> Self {
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        let replies = BufReader::new(stream.try_clone().expect("a clone"));
-        Self { stream, replies }
-    }
-
-    /// Sends a line; the line that comes back.
-    fn line(&mut self, line: &str) -> String {
-        self.stream.write_all(format!("{line}\n").as_bytes()).expect("written");
-        let mut reply = String::new();
-        self.replies.read_line(&mut reply).expect("a reply");
-        reply.trim_end().to_owned()
-    }
-
-    /// What stands behind `OK`.
-    fn ok(&mut self, line: &str) -> String {
-        let reply = self.line(line);
-        reply.strip_prefix("OK").unwrap_or_else(|| panic!("{line}: {reply}")).trim_start().to_owned()
-    }
-
-    fn number(&mut self, line: &str) -> u64 {
-        let reply = self.ok(line);
-        u64::from_str_radix(reply.strip_prefix("0x").expect("hex"), 16).expect("a number")
-    }
-
-    fn read(&mut self, at: u64, width: char) -> u64 {
-        self.number(&format!("read{width} {at:#x}"))
-    }
-
-    fn write(&mut self, at: u64, width: char, value: u64) {
-        assert_eq!(self.ok(&format!("write{width} {at:#x} {value:#x}")), "");
-    }
-
-    fn bytes(&mut self, at: u64, len: usize) -> Vec<u8> {
-        if len == 0 {
-            return Vec::new();
-        }
-        let reply = self.ok(&format!("read {at:#x} {len:#x}"));
-        let digits = reply.strip_prefix("0x").expect("hex");
-        (0..len).map(|byte| u8::from_str_radix(&digits[2 * byte..2 * byte + 2], 16).expect("a byte")).collect()
-    }
-
-    fn put(&mut self, at: u64, bytes: &[u8]) {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(self.ok(&format!("write {at:#x} {:#x} 0x{digits}", bytes.len())), "");
-    }
-}
-
 /// One device, found and programmed.
 struct Card {
     status: u64,
     mailbox: u64,
     hdm: u64,
     msix: u64,
-}
-
-/// Turns configuration space by memory on, through the ports.
-fn open_ecam(qtest: &mut Qtest) {
-    let config_read = |qtest: &mut Qtest, offset: u64| {
-        qtest.ok(&format!("outl 0xcf8 {:#x}", 0x8000_0000 | offset));
-        qtest.number("inl 0xcfc")
-    };
-    assert_eq!(config_read(qtest, 0), 0x29c0_8086);
-    assert_eq!(config_read(qtest, 0x60), 0xb000_0000);
-    assert_eq!(qtest.read(ECAM, 'l'), 0xffff_ffff, "nothing there yet");
-    assert_eq!(config_read(qtest, 0x64), 0);
-    qtest.ok("outl 0xcf8 0x80000060");
-    qtest.ok(&format!("outl 0xcfc {:#x}", ECAM | 1));
-    assert_eq!(qtest.read(ECAM, 'l'), 0x29c0_8086);
 }
 
 /// Finds the capability `id` behind a CXL.cachemem header.
@@ -332,7 +256,7 @@ fn a_paused_machine_answers_and_its_clock_moves_by_hand() {
     assert_eq!(qtest.ok("clock_step 5"), (before + 5).to_string());
     client.execute("cont", json!({})).expect("running");
     assert_eq!(client.execute("query-status", json!({})).expect("a status")["running"], true);
-    std::thread::sleep(Duration::from_millis(5));
+    std::thread::sleep(std::time::Duration::from_millis(5));
     assert_eq!(qtest.ok(&format!("clock_set {}", before + 1_000_000)), (before + 1_000_000).to_string());
     assert_eq!(qtest.line("clock_set 1"), format!("FAIL {}", before + 1_000_000));
     program.terminate();
