@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
+use actors::{Accel, GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
 use criterion::{Criterion, criterion_group, criterion_main};
 use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
 use device::config::{DeviceIndex, DeviceRequest, VmConfig};
-use device::extents::{AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy};
+use device::extents::{AddRequest, RegionRange, ReleaseRequest, SelectionPolicy};
 use driver::{Bus, Host, Policy};
 use journal::Durability;
 use platform::AddressMap;
@@ -56,6 +56,7 @@ impl Bench {
             journal_limit_bytes: None,
             objects: Vec::new(),
             guest,
+            accel: Accel::Soft,
             build: "bench".into(),
             listener: Arc::new(|_, _| ()),
             backend_dir: None,
@@ -96,15 +97,7 @@ fn add(n: u64, offset: u64, len_bytes: u64) -> AddRequest {
 }
 
 fn release(n: u64) -> ReleaseRequest {
-    ReleaseRequest {
-        host_id: 0,
-        policy: RemovalPolicy::TagBased,
-        removal: Removal::Requested,
-        sanitize: Sanitize::Keep,
-        region: 0,
-        tag: tag(n),
-        extents: Vec::new(),
-    }
+    ReleaseRequest::by_tag(0, tag(n))
 }
 
 /// Floors of this machine: one fdatasync of an appended record, one echo over a socket between two threads.

@@ -74,6 +74,8 @@ fn crates_do_not_know_what_they_must_not() {
         ("crates/driver/src", &["std::", "tokio", "kameo", "journal"]),
         ("crates/memory/src", &["journal", "qmp", "Tag", "tokio"]),
         ("crates/platform/src", &["journal", "qmp::", "Tag", "tokio"]),
+        ("crates/vm/guest", &["std::", "journal", "qmp", "kvm_"]),
+        ("crates/vm/src", &["journal", "qmp", "tokio", "kameo", "platform::"]),
         ("journal/src", &["tokio", "kameo", "qmp"]),
         ("crates/replay/src", &["tokio", "kameo", "qmp", "kvm"]),
         ("crates/actors/src", &["qmp::", "serde_json"]),

@@ -3,6 +3,7 @@
 use crate::floors::Floors;
 use crate::guest::{Guest, WINDOW};
 use crate::program::{Operator, Program, add_request, release_request};
+use crate::qemu::AgainstQemu;
 use crate::report::{Row, median, median_us, timed_us};
 use crate::scratch;
 

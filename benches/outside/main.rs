@@ -19,6 +19,7 @@ mod growth;
 mod guest;
 mod list;
 mod program;
+mod qemu;
 mod report;
 mod startup;
 

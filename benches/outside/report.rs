@@ -40,13 +40,6 @@ impl Row {
         Self { what: what.into(), measured, unit, qemu: None, target: None, floor: None }
     }
 
-    /// What is aimed at is a fifth of it.
-    #[must_use]
-    pub(crate) fn qemu(mut self, qemu: f64) -> Self {
-        self.qemu = Some(qemu);
-        self.target(qemu / 5.0)
-    }
-
     #[must_use]
     pub(crate) fn target(mut self, target: f64) -> Self {
         self.target = Some(target);

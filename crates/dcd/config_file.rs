@@ -20,8 +20,9 @@ use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use toml::{Table, Value};
 
+use crate::accel::AccelArgument;
 use crate::options::{self, DeviceOption};
-use crate::run::{Accel, DurabilityArgument, guest};
+use crate::run::{DurabilityArgument, guest};
 
 /// What a file says; what is `None` or empty it does not say.
 #[derive(Default)]
@@ -35,7 +36,8 @@ pub(crate) struct ConfigFile {
     pub(crate) journal: Option<PathBuf>,
     pub(crate) durability: Option<DurabilityArgument>,
     pub(crate) journal_limit: Option<u64>,
-    pub(crate) accel: Option<Accel>,
+    pub(crate) accel: Option<AccelArgument>,
+    pub(crate) vcpus: Option<u32>,
     pub(crate) guest: Option<GuestProgram>,
     pub(crate) backend_dir: Option<PathBuf>,
 }
@@ -66,7 +68,8 @@ impl ConfigFile {
             "journal" => self.journal = Some(text()?.into()),
             "backend-dir" => self.backend_dir = Some(text()?.into()),
             "durability" => self.durability = Some(refusable(DurabilityArgument::from_str(&text()?, false))?),
-            "accel" => self.accel = Some(refusable(Accel::from_str(&text()?, false))?),
+            "accel" => self.accel = Some(refusable(AccelArgument::from_str(&text()?, false))?),
+            "vcpus" => self.vcpus = Some(refusable(options::vcpus(&text()?))?),
             "guest" => self.guest = Some(refusable(guest(&text()?))?),
             "window" => self.window = tables(value)?.map(|table| window(table?)).collect::<Result<_, _>>()?,
             "port" => {

@@ -28,7 +28,11 @@ static DURABILITY: EnumSchema = EnumSchema {
 static ACCEL: EnumSchema = EnumSchema {
     name: "Accel",
     doc: "What runs the guest.",
-    values: &[("auto", "The best that works here."), ("soft", "A guest inside this process.")],
+    values: &[
+        ("auto", "KVM where it works, else soft."),
+        ("kvm", "Processors of /dev/kvm."),
+        ("soft", "A guest inside this process."),
+    ],
 };
 
 static WINDOW: StructSchema = StructSchema {
@@ -76,6 +80,7 @@ pub(crate) static CONFIG: StructSchema = StructSchema {
             "Bytes of journal at which the VM stops; a warning comes at 90 %. Default: no limit.",
         ),
         optional("accel", Kind::Enum(&ACCEL), "What runs the guest. Default: auto."),
+        optional("vcpus", Kind::U8, "Processors of a guest on KVM, 1 to 64. Default: 1."),
         optional(
             "guest",
             Kind::Str,
@@ -99,7 +104,8 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
-    use crate::run::{Accel, DurabilityArgument};
+    use crate::accel::AccelArgument;
+    use crate::run::DurabilityArgument;
 
     fn words<T: ValueEnum>() -> Vec<String> {
         let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_table_has_the_words_of_the_command_line() {
-        assert_eq!(table(&ACCEL), words::<Accel>());
+        assert_eq!(table(&ACCEL), words::<AccelArgument>());
         assert_eq!(table(&DURABILITY), words::<DurabilityArgument>());
     }
 }

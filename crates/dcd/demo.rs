@@ -3,23 +3,20 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
+use actors::{GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
 use anyhow::{Context, ensure};
 use device::Seq;
 use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
 use device::config::{DeviceConfig, DeviceIndex, DeviceRequest};
-use device::extents::{
-    AddRequest, Notice, NoticeKind, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy,
-    TagState,
-};
+use device::extents::{AddRequest, Notice, NoticeKind, RegionRange, ReleaseRequest, SelectionPolicy, TagState};
 use driver::{Bus, HeldExtent, Host, Policy};
 use journal::Durability;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use wire::{Dpa, Hpa, Tag};
 
+use crate::accel::{AccelArgument, OtherGuest};
 use crate::journal_verb::open;
-use crate::run::Accel;
 use crate::vm_parts::VmParts;
 use crate::{BUILD, place, print_line, size, table};
 
@@ -38,9 +35,9 @@ pub(crate) struct Demo {
     /// Keep the journal in this directory, which must not hold one.
     #[arg(long, value_name = "DIR")]
     journal: Option<PathBuf>,
-    /// What runs the guest: soft is a guest inside this process.
+    /// What runs the guest: kvm, soft (a guest inside this process), or auto: kvm where it works.
     #[arg(long, value_enum, default_value = "auto")]
-    accel: Accel,
+    accel: AccelArgument,
 }
 
 impl Demo {
@@ -93,7 +90,7 @@ struct Stage<'a> {
     json: bool,
     runtime: &'a Runtime,
     vm: Vm,
-    bus: GuestBus,
+    bus: Box<dyn Bus>,
     host: Host,
     notices: Arc<Mutex<Vec<Notice>>>,
 }
@@ -123,6 +120,7 @@ impl<'a> Stage<'a> {
     fn open(demo: &Demo, runtime: &'a Runtime, dir: PathBuf) -> anyhow::Result<Self> {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let vm = vm()?;
+        let accel = demo.accel.choose(None, OtherGuest::None)?;
         let options = StartOptions {
             vm: Some(vm.clone()),
             default_vm: vm,
@@ -131,6 +129,7 @@ impl<'a> Stage<'a> {
             journal_limit_bytes: None,
             objects: Vec::new(),
             guest: GuestProgram::None,
+            accel: accel.accel,
             build: BUILD.into(),
             listener: {
                 let notices = Arc::clone(&notices);
@@ -141,8 +140,12 @@ impl<'a> Stage<'a> {
         };
         let (vm, started) = runtime.block_on(actors::start(options))?;
         ensure!(started.records == Seq(0), "--journal names a journal that has records already; name a new directory");
-        let mut bus = vm.bus();
-        let map = bus.platform_map();
+        let map = vm.bus().platform_map();
+        // On KVM every access of the host is an instruction of its guest.
+        let mut bus: Box<dyn Bus> = match vm.instruction_bus() {
+            Some(bus) => Box::new(bus),
+            None => Box::new(vm.bus()),
+        };
         let json = demo.json;
         tell(
             json,
@@ -150,9 +153,9 @@ impl<'a> Stage<'a> {
             "dcd",
             "a device with one DC region of 4 GiB and no memory; every change is recorded, each line names its record",
         )?;
-        tell(json, started.run, "dcd", demo.accel.describe())?;
-        let host = Host::probe(&mut bus, &map, Policy::Accept)?;
-        let stage = Self { json, runtime, vm, bus, host, notices };
+        tell(json, started.run, "dcd", &accel.line)?;
+        let host = Host::probe(&mut *bus, &map, Policy::Accept)?;
+        let mut stage = Self { json, runtime, vm, bus, host, notices };
         let window = stage.vm.window();
         let found = format!(
             "walks configuration space, programs BARs, reads the Command Effects Log, Identify and DC configuration, and commits a decoder: {} at {}",
@@ -209,15 +212,7 @@ impl<'a> Stage<'a> {
     fn release(&mut self) -> anyhow::Result<()> {
         for (id, tag) in ["tm0", "tm1"].into_iter().zip(tags()?) {
             let held = self.host.extents_of(tag);
-            let request = ReleaseRequest {
-                host_id: 0,
-                policy: RemovalPolicy::TagBased,
-                removal: Removal::Requested,
-                sanitize: Sanitize::Keep,
-                region: 0,
-                tag,
-                extents: Vec::new(),
-            };
+            let request = ReleaseRequest::by_tag(0, tag);
             let asked = self.runtime.block_on(self.vm.release(DEVICE, request))?;
             self.tell(asked, "operator", &format!("asks for tag {tag} back"))?;
             self.state(asked, tag, TagState::ReleaseRequested)?;
@@ -246,7 +241,7 @@ impl<'a> Stage<'a> {
 
     /// Lets the host drain its events and returns the record of what it did.
     fn host_answers(&mut self, tag: Tag, kind: NoticeKind) -> anyhow::Result<Seq> {
-        self.host.on_interrupt(&mut self.bus)?;
+        self.host.on_interrupt(&mut *self.bus)?;
         let notices = lock(&self.notices);
         let notice = notices.iter().rev().find(|notice| notice.tag == tag && notice.kind == kind);
         Ok(notice.with_context(|| format!("nobody was told that tag {tag} is {kind:?}"))?.record)
@@ -297,8 +292,8 @@ impl<'a> Stage<'a> {
         self.host.hpa_of(dpa).context("an extent that no decoder shows")
     }
 
-    fn peek(&self, dpa: Dpa) -> anyhow::Result<u64> {
-        Ok(self.bus.clone().read64(self.host.hpa_of(dpa).context("outside the regions")?))
+    fn peek(&mut self, dpa: Dpa) -> anyhow::Result<u64> {
+        Ok(self.bus.read64(self.host.hpa_of(dpa).context("outside the regions")?))
     }
 
     fn last(&self) -> Seq {

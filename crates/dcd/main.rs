@@ -3,6 +3,7 @@
 //! One file a verb. Deliberately absent: everything that a verb does not need to read its options and print its answer.
 #![forbid(unsafe_code)]
 
+mod accel;
 mod add;
 mod client;
 mod config_file;

@@ -39,6 +39,12 @@ pub(crate) fn pairs(text: &str) -> Result<(&str, Pairs<'_>), String> {
     Ok((kind, pairs.collect::<Result<_, _>>()?))
 }
 
+/// Processors of a guest on KVM.
+pub(crate) fn vcpus(text: &str) -> Result<u32, String> {
+    let vcpus = text.parse().ok().filter(|vcpus| (1..=64).contains(vcpus));
+    vcpus.ok_or_else(|| format!("'{text}' is no number of vCPUs: 1 to 64"))
+}
+
 /// `--window size=8G`
 pub(crate) fn window(text: &str) -> Result<u64, String> {
     match text.split_once('=') {

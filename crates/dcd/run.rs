@@ -17,6 +17,7 @@ use qmp::{EventSender, ListenSpec, Server, VmService};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::Tag;
 
+use crate::accel::{AccelArgument, OtherGuest};
 use crate::config_file::ConfigFile;
 use crate::options::DeviceOption;
 use crate::qtest::Qtest;
@@ -70,9 +71,12 @@ pub(crate) struct Run {
     /// Bytes of journal at which the VM stops (a warning comes at 90 %).
     #[arg(long, value_parser = options::size, value_name = "SIZE")]
     journal_limit: Option<u64>,
-    /// What runs the guest: soft is a guest inside this process; auto, the default, takes the best that works.
+    /// What runs the guest: kvm, soft (a guest inside this process), or auto, the default: kvm where it works.
     #[arg(long, value_enum)]
-    accel: Option<Accel>,
+    accel: Option<AccelArgument>,
+    /// Processors of a guest on KVM. Default: 1.
+    #[arg(long, value_name = "N", value_parser = options::vcpus)]
+    vcpus: Option<u32>,
     /// Where a qtest driver is the guest: unix:PATH or tcp:HOST:PORT, then perhaps ,server=on,wait=off.
     ///
     /// Where something listens at PATH already, it is connected to, as QEMU does; otherwise PATH is listened at.
@@ -104,25 +108,6 @@ impl DurabilityArgument {
             Self::Disk => Durability::Disk,
             Self::Process => Durability::Process,
             Self::None => Durability::None,
-        }
-    }
-}
-
-/// What runs the guest.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Accel {
-    /// The best that works here.
-    Auto,
-    /// A guest inside this process.
-    Soft,
-}
-
-impl Accel {
-    /// One line that says what was taken and why.
-    pub(crate) fn describe(self) -> &'static str {
-        match self {
-            Self::Auto => "accel: soft (the in-process guest; this build has no other)",
-            Self::Soft => "accel: soft (the in-process guest, as asked)",
         }
     }
 }
@@ -173,6 +158,7 @@ impl Run {
             durability: self.durability.or(file.durability),
             journal_limit: self.journal_limit.or(file.journal_limit),
             accel: self.accel.or(file.accel),
+            vcpus: self.vcpus.or(file.vcpus),
             guest: self.guest.or(file.guest),
         }
     }
@@ -182,7 +168,11 @@ impl Run {
         let journal = self.journal_place()?;
         let qtest = self.qtest.as_deref().map(Qtest::open).transpose()?;
         // A driver outside is the guest.
-        let default_guest = if qtest.is_some() { GuestProgram::None } else { GuestProgram::from(Policy::Accept) };
+        let (default_guest, other) = match &qtest {
+            Some(_) => (GuestProgram::None, OtherGuest::Qtest),
+            None => (GuestProgram::from(Policy::Accept), OtherGuest::None),
+        };
+        let accel = self.accel.unwrap_or(AccelArgument::Auto).choose(self.vcpus, other)?;
         let listener = {
             let events = events.clone();
             Arc::new(move |device: &DeviceConfig, notice: &Notice| {
@@ -198,6 +188,7 @@ impl Run {
             journal_limit_bytes: self.journal_limit,
             objects: self.object.clone(),
             guest: self.guest.clone().unwrap_or(default_guest),
+            accel: accel.accel,
             build: BUILD.into(),
             listener,
             backend_dir: self.backend_dir.as_deref().map(BackendDir::open).transpose()?,
@@ -211,7 +202,7 @@ impl Run {
         let mut addresses: Vec<_> = server.addresses().iter().map(|address| format!("qmp: {address}")).collect();
         addresses.extend(qtest.as_ref().map(|qtest| format!("qtest: {}", qtest.address)));
         let _socket_file = qtest.map(|qtest| qtest.serve(&vm)).transpose()?;
-        self.announce(&vm, &started, &journal, &addresses)?;
+        announce(&vm, &started, &journal, &accel.line, &addresses)?;
         let ended = wait_for_end(&vm, &service, &mut signals).await;
         server.shutdown().await;
         vm.shutdown().await;
@@ -269,43 +260,48 @@ impl Run {
         }
         Ok(vec![parse(&format!("unix:{}", socket.display()))?])
     }
+}
 
-    fn announce(&self, vm: &Vm, started: &Started, journal: &JournalPlace, addresses: &[String]) -> anyhow::Result<()> {
-        for (_, device) in vm.devices() {
-            print_line(&describe(&device))?;
-        }
-        for (base, size_bytes) in vm.config().windows() {
-            print_line(&format!("window: {} at {base}", size::people(size_bytes)))?;
-        }
-        print_line(self.accel.unwrap_or(Accel::Auto).describe())?;
-        match journal {
-            JournalPlace::None => print_line("journal: none (nothing can be replayed or resumed)")?,
-            JournalPlace::Directory(dir) if started.records.0 == 0 => {
-                print_line(&format!("journal: {} (new)", dir.display()))?;
-            }
-            JournalPlace::Directory(dir) => {
-                print_line(&format!(
-                    "journal: {}, resumed after {}; recovered from the journal, the guest boots anew",
-                    dir.display(),
-                    started.records
-                ))?;
-                for (id, survival) in &started.survivals {
-                    let fate = match survival {
-                        Survival::Kept => "its bytes are kept",
-                        Survival::Lost => "its bytes ended with the process that had them, it is all zeros",
-                    };
-                    print_line(&format!("backend {id}: {fate}, {}", started.run))?;
-                }
-            }
-        }
-        if let Some(first) = started.torn_from {
-            print_line(&format!(
-                "journal: a group from {first} on was cut short; it was never acknowledged and is gone"
-            ))?;
-        }
-        addresses.iter().try_for_each(|address| print_line(address))?;
-        print_line("ready")
+/// Says what runs, and how it came to be.
+fn announce(
+    vm: &Vm,
+    started: &Started,
+    journal: &JournalPlace,
+    accel: &str,
+    addresses: &[String],
+) -> anyhow::Result<()> {
+    for (_, device) in vm.devices() {
+        print_line(&describe(&device))?;
     }
+    for (base, size_bytes) in vm.config().windows() {
+        print_line(&format!("window: {} at {base}", size::people(size_bytes)))?;
+    }
+    print_line(accel)?;
+    match journal {
+        JournalPlace::None => print_line("journal: none (nothing can be replayed or resumed)")?,
+        JournalPlace::Directory(dir) if started.records.0 == 0 => {
+            print_line(&format!("journal: {} (new)", dir.display()))?;
+        }
+        JournalPlace::Directory(dir) => {
+            print_line(&format!(
+                "journal: {}, resumed after {}; recovered from the journal, the guest boots anew",
+                dir.display(),
+                started.records
+            ))?;
+            for (id, survival) in &started.survivals {
+                let fate = match survival {
+                    Survival::Kept => "its bytes are kept",
+                    Survival::Lost => "its bytes ended with the process that had them, it is all zeros",
+                };
+                print_line(&format!("backend {id}: {fate}, {}", started.run))?;
+            }
+        }
+    }
+    if let Some(first) = started.torn_from {
+        print_line(&format!("journal: a group from {first} on was cut short; it was never acknowledged and is gone"))?;
+    }
+    addresses.iter().try_for_each(|address| print_line(address))?;
+    print_line("ready")
 }
 
 /// Tells people and clients how far a preallocation is. At the start there is no client yet.

@@ -72,5 +72,10 @@ fn print_device(info: &Value) {
     if let Some(guest) = info["guest"]["state"].as_str() {
         println!("  guest     {guest}");
     }
+    if let Some(slots) = info["window"]["slots"].as_object() {
+        let trapped = slots["trapped"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let pieces: u64 = trapped.iter().map(|trapped| number(&trapped["pieces"])).sum();
+        println!("  slots     {}, {pieces} pieces without one", slots["in-use"]);
+    }
     println!("  journal   #{}, durable up to #{}", info["journal"]["last"], info["journal"]["durable"]);
 }

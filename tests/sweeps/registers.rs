@@ -85,7 +85,7 @@ impl Space {
 }
 
 fn face() -> Face {
-    Face::new(ConfigSpace::new(SERIAL, PAYLOAD_LOG2), PAYLOAD_LOG2, Arc::new(Silence))
+    Face::new(ConfigSpace::new(SERIAL, PAYLOAD_LOG2), PAYLOAD_LOG2, Arc::new(Silence)).expect("memory")
 }
 
 /// Writes over every width and alignment of a space, and compares after each what lies around, at the end everything.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::{GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
+use actors::{Accel, GuestBus, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
 use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
 use device::config::{DeviceIndex, DeviceRequest, VmConfig};
 use device::extents::{AddRequest, RegionRange, SelectionPolicy};
@@ -57,6 +57,7 @@ impl Machine {
             journal_limit_bytes: None,
             objects: Vec::new(),
             guest: GuestProgram::None,
+            accel: Accel::Soft,
             build: "test".into(),
             listener: Arc::new(|_, _| ()),
             backend_dir: None,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use device::config::DeviceIndex;
-use device::extents::{AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy};
+use device::extents::{AddRequest, RegionRange, ReleaseRequest, SelectionPolicy};
 use driver::{Host, Mailbox};
 use journal::record::Record;
 use serde_json::json;
@@ -225,15 +225,7 @@ fn cycle(vm: &mut InProcess, mailbox: &Mailbox) {
     vm.runtime.block_on(vm.vm.add(DeviceIndex(0), add)).expect("an offer");
     clear(vm, mailbox);
     command(&mut vm.bus, mailbox, Opcode::ADD_DC_RESPONSE, &update(&extents, 0)).expect("accepted");
-    let release = ReleaseRequest {
-        host_id: 0,
-        policy: RemovalPolicy::TagBased,
-        removal: Removal::Requested,
-        sanitize: Sanitize::Keep,
-        region: 0,
-        tag,
-        extents: Vec::new(),
-    };
+    let release = ReleaseRequest::by_tag(0, tag);
     vm.runtime.block_on(vm.vm.release(DeviceIndex(0), release)).expect("asked");
     clear(vm, mailbox);
     command(&mut vm.bus, mailbox, Opcode::RELEASE_DC, &update(&extents, 0)).expect("given back");

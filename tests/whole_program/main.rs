@@ -5,6 +5,7 @@ mod defects;
 mod demo;
 mod flows;
 mod kill;
+mod kvm;
 mod lives;
 mod monitor;
 mod plain;

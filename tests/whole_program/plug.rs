@@ -247,7 +247,7 @@ fn doorbells_adds_and_unplugs_race_and_the_journal_agrees() {
         assert_eq!(held.expect("a VM"), 0);
         let records = vm.end();
         let unplugs = nothing_after_an_unplug(&records);
-        assert!(unplugs > 10, "only {unplugs} unplugs");
+        assert!(unplugs > 2, "only {unplugs} unplugs");
     }
 }
 

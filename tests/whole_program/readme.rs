@@ -7,8 +7,13 @@ fn the_demo_in_the_readme_is_the_demo() {
     let readme = include_str!("../../README.md");
     let shown = readme.split("```text demo\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the demo");
     let told = printed(&["demo"]);
-    let (shown_steps, told_steps) = (shown.split("\n\n").next(), told.split("\n\n").next());
-    assert_eq!(shown_steps, told_steps);
+    // What runs the guest is the host's matter.
+    let steps = |text: &str| {
+        let steps = text.split("\n\n").next().expect("steps").lines();
+        steps.filter(|line| !line.contains("  accel: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(shown), steps(&told));
+    assert!(told.contains("  dcd       accel: "), "{told}");
     // Of the journal's rows only the times differ from run to run.
     let without_time = |row: &str| {
         let mut columns: Vec<_> = row.split_whitespace().map(str::to_owned).collect();
@@ -42,6 +47,7 @@ fn the_commands_of_the_readme_are_the_programs() {
         "--journal",
         "--durability",
         "--accel",
+        "--vcpus",
         "--guest",
         "--qtest",
         "--config",

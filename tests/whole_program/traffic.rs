@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use actors::GuestProgram;
+use actors::{Accel, GuestProgram};
 use driver::{Bus, Policy};
 use journal::Durability;
 use qmp::{EventSender, Service};
@@ -32,19 +32,24 @@ impl Dice {
 #[test]
 fn the_journal_of_any_traffic_folds_to_the_live_state_and_decides_again() {
     for (seed, policy) in (1..).zip(Policy::ALL) {
-        let guest = GuestProgram::from(policy);
-        let vm = InProcess::start(Wanted { regions: 2, guest, durability: Durability::Process, ..Wanted::default() });
-        thread::scope(|scope| {
-            for operator in 0..OPERATORS {
-                let (vm, seed) = (&vm, seed * 1000 + operator);
-                scope.spawn(move || operate(vm, seed));
-            }
-            let vm = &vm;
-            scope.spawn(move || disturb(vm, seed));
-        });
-        let records = vm.end();
-        assert!(records.len() > 300, "only {} records", records.len());
+        run(seed, GuestProgram::from(policy), Accel::Soft);
     }
+}
+
+/// All of them at once, and what the journal says of it.
+pub(crate) fn run(seed: u64, guest: GuestProgram, accel: Accel) {
+    let durability = Durability::Process;
+    let vm = InProcess::start(Wanted { regions: 2, guest, accel, durability, ..Wanted::default() });
+    thread::scope(|scope| {
+        for operator in 0..OPERATORS {
+            let (vm, seed) = (&vm, seed * 1000 + operator);
+            scope.spawn(move || operate(vm, seed));
+        }
+        let vm = &vm;
+        scope.spawn(move || disturb(vm, seed));
+    });
+    let records = vm.end();
+    assert!(records.len() > 300, "only {} records", records.len());
 }
 
 /// One operator: makes, offers, asks back, forces, deletes; whatever is refused is refused.

@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
 
+use actors::Accel;
 use device::config::DeviceIndex;
 use device::extents::Fact as ExtentsFact;
 use device::operation::Fact;
@@ -19,6 +20,7 @@ use journal::record::Record;
 use serde_json::json;
 use wire::{Hpa, Opcode};
 
+use crate::kvm;
 use crate::program::{GIB, MIB, TAG0, TAG1, add_arguments, release_arguments};
 use crate::qtest_client::QtestBus;
 use crate::vm::{InProcess, Wanted, update};
@@ -50,6 +52,12 @@ fn over_qtest(scenario: Scenario) -> Told {
     let serving = thread::spawn(move || platform::qtest::serve(&platform, &clock, server));
     let seen = scenario(&vm, &mut QtestBus::over(driver));
     serving.join().expect("no panic").expect("served to its end");
+    Told { seen, facts: facts(&vm.end()) }
+}
+
+fn on_kvm(scenario: Scenario) -> Told {
+    let vm = InProcess::start(Wanted { accel: Accel::Kvm { vcpus: 1 }, ..wanted() });
+    let seen = scenario(&vm, &mut vm.vm.instruction_bus().expect("a guest on KVM"));
     Told { seen, facts: facts(&vm.end()) }
 }
 
@@ -103,6 +111,9 @@ fn same_over_all(scenario: Scenario) {
     assert!(!here.seen.is_empty() && here.facts.values().map(Vec::len).sum::<usize>() > 5, "{here:?}");
     let qtest = over_qtest(scenario);
     same(&here, &qtest, "qtest");
+    if kvm::is_there() {
+        same(&here, &on_kvm(scenario), "instructions of a guest");
+    }
 }
 
 /// The first difference, and not all of both sides.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::{GuestBus, GuestProgram, JournalPlace, Object, RunState, StartOptions, Vm, VmRequest};
+use actors::{Accel, GuestBus, GuestProgram, JournalPlace, Object, RunState, StartOptions, Vm, VmRequest};
 use device::backends::{BackendRequest, BackendType};
 use device::config::{DeviceRequest, VmConfig};
 use device::laws;
@@ -23,6 +23,7 @@ pub(crate) struct Wanted {
     pub(crate) devices: u64,
     pub(crate) regions: u64,
     pub(crate) guest: GuestProgram,
+    pub(crate) accel: Accel,
     pub(crate) durability: Durability,
     /// What is behind the first device; the others are lazy.
     pub(crate) memory: DeviceMemory,
@@ -38,6 +39,8 @@ pub(crate) enum DeviceMemory {
     Lazy,
     /// The backend `dc` of 1 GiB behind all of its dynamic capacity.
     Plain,
+    /// As [`DeviceMemory::Plain`], of so many bytes.
+    PlainOf(u64),
     /// As [`DeviceMemory::Plain`], behind the backend `fixed` of [`FIXED_BYTES`] static memory.
     PlainBehindStatic,
 }
@@ -51,6 +54,7 @@ impl Default for Wanted {
             devices: 1,
             regions: 1,
             guest: GuestProgram::None,
+            accel: Accel::Soft,
             durability: Durability::None,
             memory: DeviceMemory::Lazy,
             free_ports: 0,
@@ -84,19 +88,25 @@ pub(crate) fn vm_request(wanted: &Wanted) -> VmRequest {
     };
     let window_base = AddressMap::new(GIB).fixed_window_base().expect("a base");
     let root_ports = (0..wanted.devices + wanted.free_ports).map(|n| format!("rp{n}")).collect();
-    let config = VmConfig { memory_bytes: GIB, window_base, windows_bytes: vec![8 * GIB], root_ports };
+    let window_bytes = match wanted.memory {
+        DeviceMemory::PlainOf(size_bytes) => size_bytes,
+        _ => 8 * GIB,
+    };
+    let config = VmConfig { memory_bytes: GIB, window_base, windows_bytes: vec![window_bytes], root_ports };
     VmRequest { config, devices: (0..wanted.devices).map(device).collect() }
 }
 
 /// The backends of the command line.
 fn objects(wanted: &Wanted) -> Vec<Object> {
-    let sizes: &[(&str, u64)] = match wanted.memory {
-        DeviceMemory::Lazy => &[],
-        DeviceMemory::Plain => &[("dc", GIB)],
-        DeviceMemory::PlainBehindStatic => &[("dc", GIB), ("fixed", FIXED_BYTES)],
+    let sizes = match wanted.memory {
+        DeviceMemory::Lazy => vec![],
+        DeviceMemory::Plain => vec![("dc", GIB)],
+        DeviceMemory::PlainOf(size_bytes) => vec![("dc", size_bytes)],
+        DeviceMemory::PlainBehindStatic => vec![("dc", GIB), ("fixed", FIXED_BYTES)],
     };
     let object = |(id, size_bytes): &(&str, u64)| {
-        let request = BackendRequest { size_bytes: Some(*size_bytes), ..BackendRequest::default() };
+        let (size_bytes, reserve) = (Some(*size_bytes), Some(false));
+        let request = BackendRequest { size_bytes, reserve, ..BackendRequest::default() };
         Object { id: (*id).into(), spec: request.spec(BackendType::Ram).expect("a backend") }
     };
     sizes.iter().map(object).collect()
@@ -116,6 +126,7 @@ impl InProcess {
             journal_limit_bytes: None,
             objects: objects(&wanted),
             guest: wanted.guest,
+            accel: wanted.accel,
             build: "test".into(),
             listener: Arc::new(|_, _| ()),
             backend_dir: None,

@@ -47,14 +47,7 @@ impl GuestBus {
 
     /// What firmware would tell a guest of the platform.
     pub fn platform_map(&self) -> PlatformMap<'static> {
-        let window = self.platform.window();
-        PlatformMap {
-            root_buses: &[ROOT_PORT_BUS],
-            mmio_base: MMIO_BASE,
-            mmio_len_bytes: MMIO_LEN_BYTES,
-            window_base: window.base(),
-            window_len_bytes: window.size_bytes(),
-        }
+        platform_map(&self.platform)
     }
 
     /// Waits until an interrupt message comes; not longer than `timeout`.
@@ -69,6 +62,18 @@ impl GuestBus {
 
     fn passes(&self) -> bool {
         self.gate.pass(self.boot) == Pass::Go
+    }
+}
+
+/// What firmware would tell a guest of a platform.
+pub(crate) fn platform_map(platform: &Platform) -> PlatformMap<'static> {
+    let window = platform.window();
+    PlatformMap {
+        root_buses: &[ROOT_PORT_BUS],
+        mmio_base: MMIO_BASE,
+        mmio_len_bytes: MMIO_LEN_BYTES,
+        window_base: window.base(),
+        window_len_bytes: window.size_bytes(),
     }
 }
 
@@ -139,7 +144,7 @@ mod tests {
     /// A bus with a device whose doorbell was rung.
     fn rung() -> GuestBus {
         let bus = bus();
-        let face = Arc::new(Face::new(ConfigSpace::new(1, 8), 8, Arc::new(Silence)));
+        let face = Arc::new(Face::new(ConfigSpace::new(1, 8), 8, Arc::new(Silence)).expect("memory"));
         bus.platform.plug(0, Arc::clone(&face)).expect("an empty port");
         let control = 0x1000 - 0x20 + wire::registers::MAILBOX_CONTROL as u64;
         face.mmio_write(BarIndex::Device, control, &1u32.to_le_bytes());

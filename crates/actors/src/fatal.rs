@@ -5,6 +5,7 @@ use std::sync::Arc;
 use device::Seq;
 use thiserror::Error;
 use tokio::sync::watch;
+use vm::VcpuDeath;
 
 use crate::outbox::Outbox;
 
@@ -38,6 +39,14 @@ pub enum Fatal {
     Mapping {
         /// What stood in the way.
         reason: String,
+    },
+    /// A processor of the guest ended by itself.
+    #[error("after {last}: {death}")]
+    Vcpu {
+        /// The last record.
+        last: Seq,
+        /// What became of the processor.
+        death: VcpuDeath,
     },
 }
 

@@ -1,15 +1,15 @@
 //! The actor GuestVcpu: the guest's thread and its lifecycle, one per VM.
 //!
-//! In this build the guest is a driver inside this process. Its thread never asks an actor: it touches registers and
-//! memory through the bus, and the gate on the bus is where it is paused, rebooted and stopped. It sleeps until an
-//! interrupt comes, or until its policy has something to do by itself.
+//! The guest is a driver: inside this process, or as the image that runs on processors of KVM. Here is the former; its
+//! thread never asks an actor: it touches registers and memory through the bus, and the gate on the bus is where it is
+//! paused, rebooted and stopped. It sleeps until an interrupt comes, or until its policy has something to do by itself.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use driver::{Bus, DrainError, Host, HostSet, Policy, Probed};
+use driver::{Bus, DrainError, HostSet, Policy};
 use kameo::Actor;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::ActorStopReason;
@@ -18,7 +18,8 @@ use kameo::message::{Context, Message};
 use wire::Tag;
 
 use crate::bus::GuestBus;
-use crate::gate::{Gate, Round};
+use crate::gate::Round;
+use crate::processor::Processor;
 use crate::read::Read;
 use crate::vm::RunState;
 
@@ -30,7 +31,7 @@ const WATCHDOG: Duration = Duration::from_secs(1);
 pub enum GuestProgram {
     /// Nothing.
     None,
-    /// The driver, in this process.
+    /// The driver.
     Driver {
         /// How it answers.
         policy: Policy,
@@ -71,7 +72,7 @@ impl fmt::Display for Guest {
 
 /// The guest's thread, and what it last said of itself.
 pub(crate) struct GuestVcpu {
-    gate: Arc<Gate>,
+    processor: Processor,
     thread: Option<JoinHandle<()>>,
     says: Arc<Mutex<Option<Guest>>>,
 }
@@ -88,7 +89,9 @@ impl Actor for GuestVcpu {
     }
 
     async fn on_stop(&mut self, _: WeakActorRef<Self>, _: ActorStopReason) -> Result<(), Self::Error> {
-        self.gate.stop();
+        let processor = self.processor.clone();
+        // It waits for the processors' threads; a panic in one of these was reported.
+        tokio::task::spawn_blocking(move || processor.stop()).await.ok();
         if let Some(thread) = self.thread.take() {
             // The thread leaves at its next access; a panic in it has been printed and harms nobody else.
             tokio::task::spawn_blocking(move || thread.join().ok()).await.ok();
@@ -99,16 +102,16 @@ impl Actor for GuestVcpu {
 
 impl GuestVcpu {
     /// Spawns the actor with its guest, which begins its first boot when `gate` lets it.
-    pub(crate) fn spawn_for(program: GuestProgram, bus: &GuestBus) -> ActorRef<Self> {
+    pub(crate) fn spawn_for(program: GuestProgram, bus: &GuestBus, processor: Processor) -> ActorRef<Self> {
         let says = Arc::new(Mutex::new(None));
         let thread = match program {
-            GuestProgram::None => None,
-            GuestProgram::Driver { policy, busy } => {
+            GuestProgram::Driver { policy, busy } if processor.kvm.is_none() => {
                 let (bus, says) = (bus.clone(), Arc::clone(&says));
                 thread::Builder::new().name("guest".into()).spawn(move || run(&bus, policy, &busy, &says)).ok()
             }
+            GuestProgram::Driver { .. } | GuestProgram::None => None,
         };
-        Self::spawn_with_mailbox(Self { gate: Arc::clone(bus.gate()), thread, says }, unbounded())
+        Self::spawn_with_mailbox(Self { processor, thread, says }, unbounded())
     }
 }
 
@@ -117,8 +120,8 @@ impl Message<Run> for GuestVcpu {
 
     async fn handle(&mut self, Run(to): Run, _: &mut Context<Self, ()>) {
         match to {
-            RunState::Running => self.gate.run(),
-            RunState::Paused => self.gate.pause(),
+            RunState::Running => self.processor.run(),
+            RunState::Paused => self.processor.pause(),
         }
     }
 }
@@ -127,7 +130,10 @@ impl<T: Send + 'static> Message<Read<Option<Guest>, T>> for GuestVcpu {
     type Reply = ();
 
     async fn handle(&mut self, message: Read<Option<Guest>, T>, _: &mut Context<Self, ()>) {
-        let seen = (message.question)(&self.says.lock().unwrap_or_else(PoisonError::into_inner));
+        let seen = match &self.processor.kvm {
+            Some(kvm) => (message.question)(&kvm.guest()),
+            None => (message.question)(&self.says.lock().unwrap_or_else(PoisonError::into_inner)),
+        };
         // What a guest says of itself is no decision: it waits for no record. An asker that is gone wants no answer.
         message.answer.send(seen).ok();
     }
@@ -151,11 +157,15 @@ fn run(bus: &GuestBus, policy: Policy, busy: &[Tag], says: &Mutex<Option<Guest>>
 /// One round: finds the devices, makes a region of all their capacity, and answers events until the round is over.
 fn serve(bus: &mut GuestBus, round: Round, policy: Policy, busy: &[Tag], say: &dyn Fn(Guest)) -> Result<(), String> {
     let is_over = |bus: &GuestBus| bus.gate().is_over(round);
-    let probed = probe(bus, policy);
+    let map = bus.platform_map();
+    let probed = HostSet::probe(bus, &map, policy);
     if is_over(bus) {
         return Ok(());
     }
-    let mut hosts = HostSet::new(probed?);
+    let (mut hosts, failures) = probed.map_err(|error| error.to_string())?;
+    if !failures.is_empty() {
+        tracing::warn!("guest: {failures}");
+    }
     busy.iter().for_each(|tag| hosts.mark_busy(*tag));
     loop {
         let seen = bus.interrupts();
@@ -178,27 +188,6 @@ fn serve(bus: &mut GuestBus, round: Round, policy: Policy, busy: &[Tag], say: &d
 fn sleep(now_ms: u64, wakes_at_ms: Option<u64>) -> Duration {
     let until = wakes_at_ms.map(|wakes_at_ms| Duration::from_millis(wakes_at_ms.saturating_sub(now_ms)));
     until.map_or(WATCHDOG, |until| until.min(WATCHDOG))
-}
-
-/// The devices that can be driven; an error where there is none.
-fn probe(bus: &mut GuestBus, policy: Policy) -> Result<Vec<Host>, String> {
-    let map = bus.platform_map();
-    let probed = Host::probe_all(bus, &map, policy).map_err(|error| error.to_string())?;
-    let (mut hosts, mut failures) = (Vec::new(), Vec::new());
-    for Probed { bdf, host } in probed {
-        match host {
-            Ok(host) => hosts.push(host),
-            Err(error) => failures.push(format!("{bdf}: {error}")),
-        }
-    }
-    match (hosts.is_empty(), failures.is_empty()) {
-        (true, true) => Err("no CXL memory device was found".into()),
-        (true, false) => Err(failures.join("; ")),
-        (false, _) => {
-            failures.iter().for_each(|failure| tracing::warn!("guest: {failure}"));
-            Ok(hosts)
-        }
-    }
 }
 
 #[cfg(test)]

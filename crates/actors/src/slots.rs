@@ -14,16 +14,16 @@ use device::config::{DeviceConfig, DeviceIndex};
 use device::{Refusal, Seq};
 use kameo::actor::{ActorRef, PreparedActor};
 use kameo::mailbox::unbounded;
-use memory::{HostMemory, Window};
+use memory::{HostMemory, HostMemoryError, Window};
 use platform::{DecoderStatus, Face, Platform};
 use wire::registers::EventStatus;
 
 use crate::backend_registry::BackendRegistry;
 use crate::effect::NoticeListener;
 use crate::extent_manager::ExtentManager;
-use crate::gate::Gate;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
+use crate::processor::Processor;
 use crate::recorder::Recorder;
 use crate::sink::GuestSink;
 use crate::vm::DeviceActors;
@@ -37,7 +37,7 @@ pub(crate) struct Slots {
     pub(crate) listener: NoticeListener,
     pub(crate) platform: Arc<Platform>,
     pub(crate) window: Arc<Window>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) processor: Processor,
 }
 
 impl Slots {
@@ -54,27 +54,27 @@ impl Slots {
         Ok(device)
     }
 
-    /// Puts a device's registers into its port. Its interrupts go to the in-process guest, and to RAM for a guest that
+    /// Puts a device's registers into its port. Its interrupts go to the guest's processors, and to RAM for a guest that
     /// polls there.
     fn show(&self, index: DeviceIndex, face: &Arc<Face>) -> Result<(), Refusal> {
         // The platform holds the face: it must not be held by it.
-        let (gate, lands_in) = (Arc::clone(&self.gate), Arc::downgrade(&self.platform));
+        let (interrupt, lands_in) = (self.processor.interrupts(), Arc::downgrade(&self.platform));
         face.connect_interrupts(Arc::new(move |message| {
             if let Some(platform) = lands_in.upgrade() {
                 platform.deliver(message);
             }
-            gate.interrupt();
+            interrupt(message);
         }));
         let shown = self.platform.plug(index.0, Arc::clone(face));
         shown.map_err(|error| Refusal::Plug { port: index.0, reason: error.to_string() })?;
-        self.gate.plugged();
+        self.processor.plugged();
         Ok(())
     }
 
     /// Takes a device from the guest; accesses under way have ended when this returns.
     pub(crate) fn unplug(&self, index: DeviceIndex) {
         self.platform.unplug(index.0);
-        self.gate.plugged();
+        self.processor.plugged();
     }
 
     fn spawn(
@@ -94,7 +94,8 @@ impl Slots {
             mapper: mapper.actor_ref().clone(),
             recorder: recorder.clone(),
         };
-        let face = face_of(&config, &state, sink);
+        let unable = |error: HostMemoryError| Refusal::Plug { port: device.0, reason: error.to_string() };
+        let face = face_of(&config, &state, sink).map_err(unable)?;
         let actors = DeviceActors {
             config: Arc::clone(&config),
             mailbox: mailbox.actor_ref().clone(),
@@ -108,6 +109,7 @@ impl Slots {
             outbox: self.outbox.clone(),
             face: Arc::clone(&face),
             window: Arc::clone(&self.window),
+            processor: self.processor.clone(),
             state: state.windows,
             last_fact: last,
         };
@@ -141,8 +143,8 @@ impl Slots {
 }
 
 /// The registers as the state says they read; what was only staged is as at power-on.
-fn face_of(config: &DeviceConfig, state: &device::vm::Device, sink: GuestSink) -> Arc<Face> {
-    let face = Face::new(state.mailbox.config_space().clone(), config.mailbox_payload_log2, Arc::new(sink));
+fn face_of(config: &DeviceConfig, state: &device::vm::Device, sink: GuestSink) -> Result<Arc<Face>, HostMemoryError> {
+    let face = Face::new(state.mailbox.config_space().clone(), config.mailbox_payload_log2, Arc::new(sink))?;
     face.restore_interrupts(state.mailbox.msix(), state.mailbox.control());
     let status = EventStatus::new().with_dynamic_capacity(!state.extents.log().is_empty());
     face.set_event_status(u64::from(status));
@@ -153,5 +155,5 @@ fn face_of(config: &DeviceConfig, state: &device::vm::Device, sink: GuestSink) -
             face.set_decoder(index, DecoderStatus::Committed);
         }
     }
-    Arc::new(face)
+    Ok(Arc::new(face))
 }

@@ -31,7 +31,9 @@ use crate::fatal::{Fatal, FatalFlag, Stopped};
 use crate::gate::Gate;
 use crate::guest_vcpu::{GuestProgram, GuestVcpu};
 use crate::host_memory::{Maker, PreallocListener, survival};
+use crate::kvm_guest::{KvmError, KvmGuest, KvmParts};
 use crate::outbox::Outbox;
+use crate::processor::Processor;
 use crate::recorder::Recorder;
 use crate::resume::{check_objects, check_vm, fold, make_again, missing_free};
 use crate::slots::Slots;
@@ -44,6 +46,18 @@ pub enum JournalPlace {
     Directory(PathBuf),
     /// Nowhere: nothing can be replayed or resumed.
     None,
+}
+
+/// What runs the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// A thread of this process.
+    Soft,
+    /// Processors of KVM.
+    Kvm {
+        /// How many.
+        vcpus: u32,
+    },
 }
 
 /// A backend that the command line asks for.
@@ -80,6 +94,8 @@ pub struct StartOptions {
     pub objects: Vec<Object>,
     /// What runs as the guest.
     pub guest: GuestProgram,
+    /// What runs it.
+    pub accel: Accel,
     /// Name and version of the program.
     pub build: String,
     /// Who hears of capacity that changes hands.
@@ -181,6 +197,9 @@ pub enum StartError {
         /// What the host said.
         reason: String,
     },
+    /// There is no guest on KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
     /// Guest memory cannot be had.
     #[error("guest memory of {size_bytes} bytes: {error}")]
     GuestMemory {
@@ -349,6 +368,17 @@ fn spawn(
     let gate = Arc::new(Gate::new());
     // Held back until the start is complete.
     gate.pause();
+    let kvm = match options.accel {
+        Accel::Soft => None,
+        Accel::Kvm { vcpus } => Some(KvmGuest::new(KvmParts {
+            platform: Arc::clone(&platform),
+            vcpus,
+            program: options.guest.clone(),
+            fatal: fatal.clone(),
+            journal: journal.clone(),
+        })?),
+    };
+    let processor = Processor { gate: Arc::clone(&gate), kvm };
     let slots = Slots {
         recorder: recorder.clone(),
         outbox: outbox.clone(),
@@ -356,7 +386,7 @@ fn spawn(
         listener: Arc::clone(&options.listener),
         platform: Arc::clone(&platform),
         window,
-        gate: Arc::clone(&gate),
+        processor: processor.clone(),
     };
     let mut actors = BTreeMap::new();
     for (index, device) in devices {
@@ -372,7 +402,7 @@ fn spawn(
         last_fact: last,
     });
     let bus = GuestBus::new(platform, gate);
-    let guest = GuestVcpu::spawn_for(options.guest.clone(), &bus);
+    let guest = GuestVcpu::spawn_for(options.guest.clone(), &bus, processor);
     let (devices, plugging) = (RwLock::new(actors), tokio::sync::Mutex::default());
     Ok(Vm {
         parts: Arc::new(Parts { config, journal, fatal, slots, devices, plugging, guest, bus, maker: options.maker() }),

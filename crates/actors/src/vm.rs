@@ -19,10 +19,11 @@ use journal::Journal;
 use journal::record::Origin;
 use kameo::actor::ActorRef;
 use kameo::message::Message;
-use memory::{HostMemory, MissingFile, Window};
+use memory::{HostMemory, MissingFile, SlotCounts, Window};
 use platform::{Face, Platform};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
+use vm::Machine;
 use wire::Tag;
 
 use crate::backend_registry::{MemoryOf, Register};
@@ -31,6 +32,8 @@ use crate::extent_manager::{ExtentManager, Request};
 use crate::fatal::{Fatal, FatalFlag, Stopped};
 use crate::guest_vcpu::{Guest, GuestVcpu, Run};
 use crate::host_memory::Maker;
+use crate::instruction_bus::InstructionBus;
+use crate::kvm_guest::KvmGuest;
 use crate::mailbox::{Mailbox, Reset};
 use crate::read::Read;
 use crate::slots::Slots;
@@ -174,10 +177,10 @@ impl Vm {
     /// Conventional reset of every device, then of the guest: the last record.
     pub async fn system_reset(&self) -> Result<Seq, Stopped> {
         // The guest's boot ends first and its next begins last, so that no write of either falls into the reset.
-        self.parts.bus.gate().reset_begins();
+        self.parts.slots.processor.reset_begins();
         let done = self.reset_devices().await;
         self.platform().reset();
-        self.parts.bus.gate().reset_ends();
+        self.parts.slots.processor.reset_ends();
         done
     }
 
@@ -277,6 +280,21 @@ impl Vm {
         self.parts.bus.rebooted()
     }
 
+    /// A bus whose every access is an instruction of the guest: for a VM whose guest is on KVM.
+    pub fn instruction_bus(&self) -> Option<InstructionBus> {
+        Some(InstructionBus::new(self.bus(), Arc::clone(self.parts.slots.processor.kvm.as_ref()?)))
+    }
+
+    /// The guest's machine, where the guest is on KVM.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.parts.slots.processor.kvm.as_deref().map(KvmGuest::machine)
+    }
+
+    /// How many slots the guest's processors reach memory through, where the guest is on KVM.
+    pub fn slot_counts(&self) -> Option<SlotCounts> {
+        self.parts.slots.processor.kvm.as_deref().map(|kvm| kvm.slots().counts())
+    }
+
     /// What the guest sees around the device.
     pub fn platform(&self) -> &Arc<Platform> {
         &self.parts.slots.platform
@@ -313,7 +331,7 @@ impl Vm {
         ClockByHand(self.parts.journal.clone())
     }
 
-    /// How the in-process guest fares; `None` where there is none.
+    /// How the guest's driver fares; `None` where there is none.
     pub async fn guest(&self) -> Result<Option<Guest>, Stopped> {
         read(&self.parts.guest, Option::<Guest>::clone).await
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use device::config::DeviceIndex;
+use device::decode::DecodedRange;
 use device::operation::{Decision, Fact as AnyFact, Input as AnyInput, Reply};
 use device::windows::{self, Fact, Input, Piece, Prepare, Prepared};
 use device::{DpaRange, Refusal, Seq, Stamp};
@@ -14,12 +15,13 @@ use journal::record::Origin;
 use kameo::Actor;
 use kameo::message::{Context, Message};
 use kameo::reply::DelegatedReply;
-use memory::{HostMemory, Window};
+use memory::{HostMemory, Refused, StuckSlot, Window, WindowError};
 use platform::{DecoderStatus, Face};
 use tokio::sync::oneshot;
 
 use crate::effect::Effect;
 use crate::outbox::Outbox;
+use crate::processor::Processor;
 use crate::read::Read;
 use crate::recorder::{Draft, Recorder};
 
@@ -31,6 +33,7 @@ pub(crate) struct WindowMapper {
     pub(crate) outbox: Outbox,
     pub(crate) face: Arc<Face>,
     pub(crate) window: Arc<Window>,
+    pub(crate) processor: Processor,
     pub(crate) state: windows::State,
     /// The record of the last fact.
     pub(crate) last_fact: Seq,
@@ -72,38 +75,40 @@ impl WindowMapper {
     pub(crate) fn reconcile(&self, memories: &BTreeMap<String, Arc<HostMemory>>) -> Result<(), Refusal> {
         let pieces: Vec<_> = self.state.pieces().cloned().collect();
         self.map(&pieces, memories)?;
-        self.show_decoders();
-        Ok(())
+        self.decode(self.state.decoded())
     }
 
-    fn show_decoders(&self) {
-        self.window.set_decoders(self.device, self.state.decoded());
+    fn show_decoders(&self) -> Result<(), StuckSlot> {
+        self.window.set_decoders(self.device, self.state.decoded())
     }
 
+    /// Makes the decoders decode something else. A refusal is the end of the VM.
+    fn decode(&self, decoded: Vec<DecodedRange>) -> Result<(), Refusal> {
+        let shown = self.window.set_decoders(self.device, decoded);
+        shown.map_err(|stuck| self.refused(DpaRange::default(), WindowError::Stuck(stuck)))
+    }
+
+    /// All of them or none, as one change: neighbours share a slot.
     fn map(&self, pieces: &[Piece], memories: &BTreeMap<String, Arc<HostMemory>>) -> Result<(), Refusal> {
-        for (done, piece) in pieces.iter().enumerate() {
-            if let Err(reason) = self.map_one(piece, memories) {
-                let ranges: Vec<_> = pieces[..done].iter().map(|piece| piece.range).collect();
-                return self.unmap(&ranges).and(Err(Refusal::Mapping { range: piece.range, reason }));
-            }
-        }
-        Ok(())
+        let found: Result<Vec<_>, _> = pieces.iter().map(|piece| piece_of(piece, memories)).collect();
+        let mapped = self.window.map_all(self.device, found?);
+        let range = |index: usize| pieces.get(index).map(|piece| piece.range).unwrap_or_default();
+        mapped.map_err(|Refused { index, error }| self.refused(range(index), error))
     }
 
-    fn map_one(&self, piece: &Piece, memories: &BTreeMap<String, Arc<HostMemory>>) -> Result<(), String> {
-        let memory = memories.get(&piece.backend).ok_or_else(|| format!("backend {} is gone", piece.backend))?;
-        let (dpa, len_bytes, memory) = (piece.range.start, piece.range.len_bytes, Arc::clone(memory));
-        let piece = memory::Piece { dpa, len_bytes, memory, offset_bytes: piece.offset_bytes };
-        self.window.map(self.device, piece).map_err(|error| error.to_string())
-    }
-
+    /// All of them or none.
     fn unmap(&self, ranges: &[DpaRange]) -> Result<Vec<memory::Piece>, Refusal> {
-        let mut removed = Vec::new();
-        for range in ranges {
-            let unmapped = self.window.unmap(self.device, range.start, range.len_bytes);
-            removed.extend(unmapped.map_err(|error| Refusal::Mapping { range: *range, reason: error.to_string() })?);
+        let unmapped = self.processor.still(|| self.window.unmap_all(self.device, ranges));
+        unmapped.map_err(|Refused { index, error }| self.refused(ranges.get(index).copied().unwrap_or_default(), error))
+    }
+
+    /// A guest that may still reach what was taken away must not be told that it does not: the VM stops.
+    fn refused(&self, range: DpaRange, error: WindowError) -> Refusal {
+        let reason = error.to_string();
+        if let WindowError::Stuck(_) = error {
+            self.recorder.cannot_undo(reason.clone());
         }
-        Ok(removed)
+        Refusal::Mapping { range, reason }
     }
 
     fn do_host_work(&self, message: &PrepareWindows) -> Result<Undo, Refusal> {
@@ -113,44 +118,41 @@ impl WindowMapper {
                 Ok(Undo::Unmap(pieces.iter().map(|piece| piece.range).collect()))
             }
             Prepare::Unmap(ranges) => self.unmap(ranges).map(Undo::Map),
-            Prepare::Reset => {
-                self.window.set_decoders(self.device, Vec::new());
-                Ok(Undo::Decode)
-            }
+            Prepare::Reset => self.decode(Vec::new()).map(|()| Undo::Decode),
             Prepare::Unplug => {
                 let ranges: Vec<_> = self.state.pieces().map(|piece| piece.range).collect();
                 let removed = self.unmap(&ranges)?;
-                self.window.set_decoders(self.device, Vec::new());
+                self.decode(Vec::new())?;
                 Ok(Undo::Replug(removed))
             }
         }
     }
 
     fn map_again(&self, pieces: Vec<memory::Piece>) -> Result<(), String> {
-        let mut pieces = pieces.into_iter();
-        pieces.try_for_each(|piece| self.window.map(self.device, piece).map_err(|error| error.to_string()))
+        self.window.map_all(self.device, pieces).map_err(|refused| refused.to_string())
     }
 
     /// Host work that cannot be undone leaves a guest that sees what it must not: the VM stops.
     fn undo(&self, undo: Undo) {
+        let decode_again = || self.show_decoders().map_err(|stuck| stuck.to_string());
         let undone = match undo {
             Undo::Nothing => Ok(()),
             Undo::Unmap(ranges) => self.unmap(&ranges).map(drop).map_err(|refusal| refusal.to_string()),
             Undo::Map(pieces) => self.map_again(pieces),
-            Undo::Decode => {
-                self.show_decoders();
-                Ok(())
-            }
-            Undo::Replug(pieces) => {
-                let mapped = self.map_again(pieces);
-                self.show_decoders();
-                mapped
-            }
+            Undo::Decode => decode_again(),
+            Undo::Replug(pieces) => self.map_again(pieces).and(decode_again()),
         };
         if let Err(reason) = undone {
             self.recorder.cannot_undo(reason);
         }
     }
+}
+
+fn piece_of(piece: &Piece, memories: &BTreeMap<String, Arc<HostMemory>>) -> Result<memory::Piece, Refusal> {
+    let Piece { range, backend, offset_bytes } = piece;
+    let missing = || Refusal::Mapping { range: *range, reason: format!("backend {backend} is gone") };
+    let memory = memories.get(backend).map(Arc::clone).ok_or_else(missing)?;
+    Ok(memory::Piece { dpa: range.start, len_bytes: range.len_bytes, memory, offset_bytes: *offset_bytes })
 }
 
 impl Message<PrepareWindows> for WindowMapper {
@@ -191,7 +193,10 @@ impl Message<DecoderWrite> for WindowMapper {
         for fact in decision.facts {
             let AnyFact::Windows(fact) = fact else { continue };
             self.state.evolve(stamp, &fact);
-            self.show_decoders();
+            if let Err(stuck) = self.show_decoders() {
+                self.recorder.cannot_undo(stuck.to_string());
+                return;
+            }
             let (decoder, status) = match fact {
                 Fact::DecoderCommitted { decoder, .. } => (decoder, DecoderStatus::Committed),
                 Fact::DecoderFailed { decoder } => (decoder, DecoderStatus::Error),

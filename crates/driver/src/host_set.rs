@@ -3,16 +3,55 @@
 //! Deliberately absent: moving capacity between devices.
 
 use alloc::vec::Vec;
+use core::fmt;
 
+use thiserror::Error;
 use wire::Tag;
 
-use crate::bus::Bus;
+use crate::bus::{Bdf, Bus};
+use crate::discover::DiscoverError;
 use crate::drain::{DrainError, Handled};
-use crate::host::Host;
+use crate::host::{Host, ProbeError, Probed};
+use crate::platform_map::PlatformMap;
+use crate::policy::Policy;
 
 /// The hosts of all devices of one machine.
 #[derive(Clone, Debug, Default)]
 pub struct HostSet(Vec<Host>);
+
+/// Why a machine has no host.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NoHost {
+    /// Its buses cannot be walked.
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    /// There is none.
+    #[error("no CXL memory device was found")]
+    NoDevice,
+    /// None of its devices can be driven.
+    #[error("{0}")]
+    Failed(Failures),
+}
+
+/// Devices that cannot be driven, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures(Vec<(Bdf, ProbeError)>);
+
+impl Failures {
+    /// Whether all can be driven.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (bdf, error)) in self.0.iter().enumerate() {
+            write!(f, "{}{bdf}: {error}", if index > 0 { "; " } else { "" })?;
+        }
+        Ok(())
+    }
+}
 
 /// The hosts of the other devices.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +61,29 @@ pub(crate) struct Others<'a> {
 }
 
 impl HostSet {
-    /// The hosts of a machine's devices.
+    /// The hosts of a machine's devices, which were set up one by one.
     pub fn new(hosts: Vec<Host>) -> Self {
         Self(hosts)
+    }
+
+    /// Finds the devices of a machine and sets each up. What cannot be driven comes back beside those that can.
+    ///
+    /// # Errors
+    ///
+    /// There is no device that can be driven.
+    pub fn probe(bus: &mut dyn Bus, map: &PlatformMap<'_>, policy: Policy) -> Result<(Self, Failures), NoHost> {
+        let (mut hosts, mut failures) = (Vec::new(), Vec::new());
+        for Probed { bdf, host } in Host::probe_all(bus, map, policy)? {
+            match host {
+                Ok(host) => hosts.push(host),
+                Err(error) => failures.push((bdf, error)),
+            }
+        }
+        match (hosts.is_empty(), failures.is_empty()) {
+            (true, true) => Err(NoHost::NoDevice),
+            (true, false) => Err(NoHost::Failed(Failures(failures))),
+            (false, _) => Ok((Self(hosts), Failures(failures))),
+        }
     }
 
     /// One for each device.

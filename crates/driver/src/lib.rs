@@ -47,7 +47,7 @@ pub use bus::{Bdf, Bus, MsixMessage, Width};
 pub use drain::{DrainError, Handled};
 pub use extents::{DpaRange, Extent, HeldExtent};
 pub use host::{CreatedRegion, Host, ProbeError, Probed, RegionError};
-pub use host_set::HostSet;
+pub use host_set::{Failures, HostSet, NoHost};
 pub use mailbox::{Mailbox, MailboxError};
 pub use memdev::MemoryDevice;
 pub use offer::{Age, Offer, OfferAnswer, OfferError};

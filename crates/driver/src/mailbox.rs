@@ -154,6 +154,11 @@ impl Mailbox {
         Ok(mailbox)
     }
 
+    /// Its registers, to the end of the payload area.
+    pub fn registers(&self) -> HpaRange {
+        HpaRange { base: self.base, size_bytes: (MAILBOX_PAYLOAD + self.payload_size_bytes) as u64 }
+    }
+
     /// Size of the payload area in bytes.
     pub fn payload_len_bytes(&self) -> usize {
         self.payload_size_bytes

@@ -16,5 +16,9 @@ mod window;
 pub use host_memory::{
     BackendDir, FileError, FileKind, HostMemory, HostMemoryError, HostMemorySpec, MissingFile, OutOfRange, Surroundings,
 };
-pub use slots::{Hypervisor, SlotAccess, SlotRegion};
-pub use window::{Mapping, Piece, Route, Window, WindowCounters, WindowError};
+#[cfg(feature = "fake-hypervisor")]
+pub use slots::FakeHypervisor;
+pub use slots::{Hypervisor, SlotAccess, SlotCounts, SlotError, SlotRegion, SlotRequest, Slots, StuckSlot};
+pub use window::{
+    Mapping, Piece, Refused, Route, TrapCount, TrapReason, Window, WindowCounters, WindowError, WindowSlots,
+};

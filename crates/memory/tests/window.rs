@@ -36,7 +36,7 @@ fn read<const N: usize>(window: &Window, offset: u64) -> [u8; N] {
 /// A window of 1 GiB whose first 512 MiB decode to DPA 0 of device 0.
 fn window() -> Window {
     let window = Window::new(BASE, 1024 * MIB);
-    window.set_decoders(D0, vec![decoder(0, 512 * MIB, 0)]);
+    window.set_decoders(D0, vec![decoder(0, 512 * MIB, 0)]).unwrap();
     window
 }
 
@@ -115,7 +115,7 @@ fn what_overlaps_is_refused_and_changes_nothing() {
 fn two_decoders_with_a_skip_show_two_parts() {
     let window = window();
     let memory = memory(4 * MIB);
-    window.set_decoders(D0, vec![decoder(0, 256 * MIB, 0), decoder(256 * MIB, 256 * MIB, 1024 * MIB)]);
+    window.set_decoders(D0, vec![decoder(0, 256 * MIB, 0), decoder(256 * MIB, 256 * MIB, 1024 * MIB)]).unwrap();
     window.map(D0, piece(255 * MIB, 2 * MIB, &memory, 0)).unwrap();
     window.map(D0, piece(1024 * MIB, 2 * MIB, &memory, 2 * MIB)).unwrap();
     memory.write(MIB - 2, &[1, 2, 3, 4]).unwrap();
@@ -129,7 +129,7 @@ fn two_decoders_with_a_skip_show_two_parts() {
 fn devices_have_address_spaces_of_their_own() {
     let window = window();
     let (first, second) = (memory(2 * MIB), memory(2 * MIB));
-    window.set_decoders(D1, vec![decoder(512 * MIB, 256 * MIB, 0)]);
+    window.set_decoders(D1, vec![decoder(512 * MIB, 256 * MIB, 0)]).unwrap();
     window.map(D0, piece(0, 2 * MIB, &first, 0)).unwrap();
     window.map(D1, piece(0, 2 * MIB, &second, 0)).unwrap();
     window.write(BASE, b"one");
@@ -146,13 +146,13 @@ fn an_address_that_two_devices_decode_is_the_lower_ones() {
     first.write_u8(0, 1).unwrap();
     second.write_u8(0, 2).unwrap();
     second.write_u8(512 * MIB - 1, 3).unwrap();
-    window.set_decoders(D1, vec![decoder(0, 513 * MIB, 0)]);
+    window.set_decoders(D1, vec![decoder(0, 513 * MIB, 0)]).unwrap();
     window.map(D0, piece(0, 2 * MIB, &first, 0)).unwrap();
     window.map(D1, piece(0, 512 * MIB, &second, 0)).unwrap();
     assert_eq!(read(&window, 0), [1]);
     assert_eq!(read(&window, 512 * MIB - 1), [0xff, 0xff]);
     assert!(window.mappings().is_empty());
-    window.set_decoders(D0, Vec::new());
+    window.set_decoders(D0, Vec::new()).unwrap();
     assert_eq!(read(&window, 0), [2]);
     assert_eq!(read(&window, 512 * MIB - 1), [3, 0xff]);
     assert_eq!(window.mappings().len(), 1);
@@ -165,7 +165,7 @@ fn an_interleaved_decoder_reaches_every_byte() {
     for code in (0..16).filter(|code| Ways::from_code(*code).is_some()) {
         let ways = Ways::from_code(code).unwrap();
         let size_bytes = MIB * u64::from(ways.count());
-        window.set_decoders(D0, vec![DecodedRange { ways, size_bytes, ..decoder(0, 0, 0) }]);
+        window.set_decoders(D0, vec![DecodedRange { ways, size_bytes, ..decoder(0, 0, 0) }]).unwrap();
         window.map(D0, piece(0, MIB, &memory, 0)).unwrap();
         let pattern: Vec<u8> = (0..size_bytes).map(|at| (at / 256 / u64::from(ways.count())) as u8).collect();
         window.write(BASE, &pattern);
@@ -190,26 +190,26 @@ fn a_route_chooses_who_answers() {
     let memories = [memory(256 * MIB), memory(256 * MIB)];
     for (device, memory) in [D0, D1].into_iter().zip(&memories) {
         memory.write_u8(0, 10 + device.0).unwrap();
-        window.set_decoders(device, vec![decoder(0, 256 * MIB, 0)]);
+        window.set_decoders(device, vec![decoder(0, 256 * MIB, 0)]).unwrap();
         window.map(device, piece(0, 256 * MIB, memory, 0)).unwrap();
     }
     assert_eq!(read(&window, 0), [10]);
     assert!(window.mappings().is_empty());
-    window.set_routes(vec![route(0, 256 * MIB, &[D1])]);
+    window.set_routes(vec![route(0, 256 * MIB, &[D1])]).unwrap();
     assert_eq!(read(&window, 0), [11]);
-    window.set_routes(vec![route(0, 256 * MIB, &[DeviceIndex(9)])]);
+    window.set_routes(vec![route(0, 256 * MIB, &[DeviceIndex(9)])]).unwrap();
     assert_eq!(read(&window, 0), [0xff]);
     // Before and behind a route everything is as without one.
     memories[0].write(MIB - 1, &[1, 2]).unwrap();
     memories[1].write(MIB - 1, &[3, 4]).unwrap();
-    window.set_routes(vec![route(MIB, MIB, &[D1])]);
+    window.set_routes(vec![route(MIB, MIB, &[D1])]).unwrap();
     assert_eq!(read(&window, MIB - 1), [1, 4]);
     // A mapping is what one device shows alone.
-    window.set_decoders(D0, Vec::new());
+    window.set_decoders(D0, Vec::new()).unwrap();
     assert!(window.mappings().is_empty(), "the decoder reaches beyond the route");
-    window.set_routes(vec![route(0, 512 * MIB, &[D1])]);
+    window.set_routes(vec![route(0, 512 * MIB, &[D1])]).unwrap();
     assert_eq!(window.mappings().len(), 1);
-    window.set_routes(vec![route(0, 512 * MIB, &[D0])]);
+    window.set_routes(vec![route(0, 512 * MIB, &[D0])]).unwrap();
     assert!(window.mappings().is_empty());
     assert_eq!(Route::new(BASE, 0, Granularity::MIN, vec![D0]), None);
     assert_eq!(Route::new(Hpa(u64::MAX), 2, Granularity::MIN, vec![D0]), None);
@@ -231,10 +231,10 @@ proptest! {
         let (window, size_bytes) = (Window::new(BASE, 1024 * MIB), MIB * u64::from(ways.count()));
         let memories: Vec<_> = targets.iter().map(|_| memory(MIB)).collect();
         for (device, memory) in targets.iter().zip(&memories) {
-            window.set_decoders(*device, vec![DecodedRange { ways, granularity, size_bytes, ..decoder(0, 0, 0) }]);
+            window.set_decoders(*device, vec![DecodedRange { ways, granularity, size_bytes, ..decoder(0, 0, 0) }]).unwrap();
             window.map(*device, piece(0, MIB, memory, 0)).unwrap();
         }
-        window.set_routes(vec![Route::new(BASE, size_bytes, granularity, targets).unwrap()]);
+        window.set_routes(vec![Route::new(BASE, size_bytes, granularity, targets).unwrap()]).unwrap();
         let mut model = vec![0u8; size_bytes as usize];
         for (at, len, first) in accesses {
             let at = (at * u64::from(ways.count())) as usize;
@@ -259,7 +259,7 @@ proptest! {
 fn an_access_across_the_ends_of_the_window_is_split() {
     let window = Window::new(BASE, 2 * MIB);
     let memory = memory(2 * MIB);
-    window.set_decoders(D0, vec![decoder(0, 4 * MIB, 0)]);
+    window.set_decoders(D0, vec![decoder(0, 4 * MIB, 0)]).unwrap();
     window.map(D0, piece(0, 2 * MIB, &memory, 0)).unwrap();
     let mut bytes = [0x55; 8];
     window.read(Hpa(BASE.0 - 4), &mut bytes);
@@ -273,7 +273,7 @@ fn an_access_across_the_ends_of_the_window_is_split() {
         window.write(hpa, &bytes);
     }
     let top = Window::new(Hpa(u64::MAX - 4095), u64::MAX);
-    top.set_decoders(D0, vec![DecodedRange { hpa: Hpa(u64::MAX - 4095), ..decoder(0, u64::MAX, 0) }]);
+    top.set_decoders(D0, vec![DecodedRange { hpa: Hpa(u64::MAX - 4095), ..decoder(0, u64::MAX, 0) }]).unwrap();
     top.map(D0, piece(0, 2 * MIB, &memory, 0)).unwrap();
     top.read(Hpa(u64::MAX - 3), &mut bytes);
     assert_eq!(top.mappings().len(), 1);
@@ -282,7 +282,7 @@ fn an_access_across_the_ends_of_the_window_is_split() {
 #[test]
 fn a_hundred_thousand_pieces_come_and_go() {
     let window = Window::new(BASE, 1 << 40);
-    window.set_decoders(D0, vec![decoder(0, 1 << 40, 0)]);
+    window.set_decoders(D0, vec![decoder(0, 1 << 40, 0)]).unwrap();
     let memory = memory(100_000 * 4096);
     for index in 0..100_000 {
         window.map(D0, piece(index * 8192, 4096, &memory, index * 4096)).unwrap();

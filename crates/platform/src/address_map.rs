@@ -14,6 +14,10 @@
 
 use wire::{CAPACITY_MULTIPLE_BYTES, Hpa};
 
+/// Where configuration space is by memory, where a host leaves the register for it as it is at power-on.
+pub const ECAM_BASE: Hpa = Hpa(0xb000_0000);
+/// Its length in bytes: 256 buses.
+pub const ECAM_LEN_BYTES: u64 = 256 << 20;
 /// Where BARs may be put.
 pub const MMIO_BASE: Hpa = Hpa(0xc000_0000);
 /// How many bytes of addresses there are for BARs.
@@ -70,6 +74,12 @@ impl AddressMap {
         Some((low + into, left))
     }
 
+    /// RAM: address, where in its memory, and length in bytes.
+    pub(crate) fn ram_parts(&self) -> [(Hpa, u64, u64); 2] {
+        let low = self.low_ram_len_bytes();
+        [(Hpa(0), 0, low), (HIGH_RAM_BASE, low, self.high_ram_len_bytes())]
+    }
+
     /// Bytes from `at` up to where RAM goes on, if that is further up.
     pub(crate) fn bytes_to_high_ram(&self, at: Hpa) -> Option<u64> {
         HIGH_RAM_BASE.bytes_from(at).filter(|bytes| *bytes > 0 && self.high_ram_len_bytes() > 0)
@@ -97,6 +107,7 @@ mod tests {
         assert_eq!(map.ram_offset(Hpa(0x8000_0000)), None);
         assert_eq!(map.ram_offset(Hpa(0x1_0000_0000)), Some((0x8000_0000, 1 << 30)));
         assert_eq!(map.ram_offset(Hpa(0x1_4000_0000)), None);
+        assert_eq!(map.ram_parts(), [(Hpa(0), 0, 2 << 30), (Hpa(1 << 32), 2 << 30, 1 << 30)]);
         assert_eq!(map.bytes_to_high_ram(Hpa(0xffff_fffe)), Some(2));
         assert_eq!(AddressMap::new(1 << 30).bytes_to_high_ram(Hpa(0)), None);
     }

@@ -8,23 +8,30 @@
 //!
 //! What nobody claims reads all ones and swallows writes; an access that straddles two claims is split. A port forwards
 //! only what its memory windows hold, so a driver that forgets them sees no device. Devices come and go at run time; an
-//! access under way ends at the device that it began with. Deliberately absent: who decides (the actors behind each
+//! access under way ends at the device that it began with.
+//!
+//! Where a hypervisor's slots are attached ([`Platform::attach`]), a guest reaches RAM, device registers (to read) and
+//! mailbox payloads without coming here. What moves them, and comes here, returns when the slots have moved. The lock of
+//! their placement is taken with no other one held, and the bridges are only read under it, so that any thread may be
+//! the one that moves something. Deliberately absent: who decides (the actors behind each
 //! [`Face`]), and timing.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use memory::{HostMemory, Window};
+use memory::{HostMemory, Route, SlotError, Slots, StuckSlot, Window};
 use wire::Hpa;
 
 use crate::address_map::AddressMap;
 use crate::bridges::{self, Bridges, Claim, Function};
 use crate::config_access::{ConfigAddress, ConfigRegister, PortAccess, from_bytes, lanes, natural_pieces, to_bytes};
-use crate::face::Face;
+use crate::face::{BarIndex, Face};
 use crate::host_bridge_block::RoutesChange;
 use crate::msix::MsixMessage;
-use crate::publications::{Epoch, Publications};
+use crate::publications::{Epoch, PublicationListener, Publications};
+use crate::register_slots::{Placement, Shown};
 
 /// The bus of the host bridge.
 pub const HOST_BRIDGE_BUS: u8 = 0x00;
@@ -69,6 +76,17 @@ pub enum PlugError {
     },
 }
 
+/// Why slots were not attached to a platform.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A guest cannot run without its RAM.
+    #[error("guest memory cannot be put into a slot: {0}")]
+    Ram(#[from] SlotError),
+    /// A slot that was attached before stays.
+    #[error(transparent)]
+    Stuck(#[from] StuckSlot),
+}
+
 /// Whether everything that guests have asked of devices is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -86,6 +104,9 @@ pub struct Platform {
     window: Arc<Window>,
     bridges: RwLock<Bridges>,
     publications: Arc<Publications>,
+    placement: Mutex<Option<Placement>>,
+    /// Once slots were attached: for devices to tell that they have moved.
+    this: OnceLock<Weak<Self>>,
 }
 
 /// What answers at an address, wherever it is.
@@ -108,7 +129,8 @@ impl Platform {
         let PlatformParts { ram, window, root_ports } = parts;
         let map = AddressMap::new(ram.len_bytes());
         let bridges = RwLock::new(Bridges::new(root_ports, map.cxl_host_registers()));
-        Self { map, ram, window, bridges, publications: Arc::default() }
+        let (publications, placement, this) = Default::default();
+        Self { map, ram, window, bridges, publications, placement, this }
     }
 
     /// Puts a device into the slot of a root port. Guests see it from then on.
@@ -117,13 +139,42 @@ impl Platform {
         bridges.plug(port, Arc::clone(&face))?;
         // Before a guest can reach it, so that nobody who waits for it misses anything.
         face.relay_publications(Arc::clone(&self.publications));
+        drop(bridges);
+        self.watch(&face);
+        self.settle_slots();
         Ok(())
     }
 
+    /// Shows RAM, device registers and mailbox payloads in slots, now and wherever they move from now on. Slots that were
+    /// attached before are cleared. What besides RAM finds no slot is served by exits. The window has slots of its own:
+    /// [`Window::attach`].
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way; no slots are attached then.
+    pub fn attach(self: &Arc<Self>, slots: Arc<Slots>) -> Result<(), AttachError> {
+        self.detach()?;
+        self.this.get_or_init(|| Arc::downgrade(self));
+        *self.placement() = Some(Placement::new(slots, &self.map, &self.ram)?);
+        self.faces().iter().for_each(|(_, face)| self.watch(face));
+        self.settle_slots();
+        Ok(())
+    }
+
+    /// Clears the slots: from then on every access is an exit.
+    ///
+    /// # Errors
+    ///
+    /// A slot is stuck: those that could be cleared are.
+    pub fn detach(&self) -> Result<(), StuckSlot> {
+        self.placement().take().map_or(Ok(()), Placement::clear)
+    }
+
     /// Takes the device out of the slot of a root port, and returns it if there was one. Guests see it no more;
-    /// accesses to it that are under way still end there.
+    /// accesses to it that are under way still end there, none of them through a slot.
     pub fn unplug(&self, port: u8) -> Option<Arc<Face>> {
         let face = self.bridges_mut().unplug(port);
+        self.settle_slots();
         // Whoever waits for it to settle need not any more.
         self.publications.announce();
         face
@@ -168,8 +219,16 @@ impl Platform {
     pub fn config_write(&self, bus: u8, device: u8, function: u8, offset: u16, width: u8, value: u32) {
         let mut bridges = self.bridges_mut();
         match bridges.function(bus, device, function) {
-            Some(Function::HostBridge(bridge)) => bridge.write(offset, width, value),
-            Some(Function::RootPort(port)) => port.write(offset, width, value),
+            Some(Function::HostBridge(bridge)) => {
+                bridge.write(offset, width, value);
+                drop(bridges);
+                self.settle_slots();
+            }
+            Some(Function::RootPort(port)) => {
+                port.write(offset, width, value);
+                drop(bridges);
+                self.settle_slots();
+            }
             Some(Function::Device(face)) => {
                 // The write can tell the device's actors something: not with the bridges locked.
                 drop(bridges);
@@ -245,6 +304,11 @@ impl Platform {
         self.publications.epoch()
     }
 
+    /// Connects who hears of every publication of a device, after it; the first one stays.
+    pub fn connect_listener(&self, listener: PublicationListener) {
+        self.publications.connect(listener);
+    }
+
     /// Waits until a device published something after `seen`, or `timeout` is over.
     pub fn wait(&self, seen: Epoch, timeout: Duration) -> Epoch {
         self.publications.wait(seen, timeout)
@@ -279,10 +343,55 @@ impl Platform {
     pub fn reset(&self) {
         let mut bridges = self.bridges_mut();
         bridges.reset();
-        self.window.set_routes(Vec::new());
+        self.route(Vec::new());
+        drop(bridges);
+        self.settle_slots();
     }
 
-    fn is_settled(&self) -> bool {
+    /// Lets a device tell when it has moved. The platform holds the device: it must not be held by it.
+    fn watch(&self, face: &Face) {
+        if let Some(this) = self.this.get().cloned() {
+            face.connect_moves(move || {
+                if let Some(platform) = this.upgrade() {
+                    platform.settle_slots();
+                }
+            });
+        }
+    }
+
+    /// Moves slots to where registers are now. Whoever changes that later comes here later, and has the last word.
+    fn settle_slots(&self) {
+        if let Some(placement) = &mut *self.placement() {
+            placement.settle(&self.shown());
+        }
+    }
+
+    /// What devices show without an exit, as far as the bus leads all of it to them.
+    fn shown(&self) -> BTreeMap<Hpa, Shown> {
+        let mut shown = BTreeMap::new();
+        for (_, face) in self.faces() {
+            let places = Shown::of(&face).into_iter();
+            shown.extend(places.filter(|(hpa, place)| self.leads_to(&face, *hpa, place.len_bytes)));
+        }
+        shown
+    }
+
+    /// Whether every byte of a range is answered by one device's registers.
+    fn leads_to(&self, face: &Arc<Face>, hpa: Hpa, len_bytes: u64) -> bool {
+        let (mut at, mut left) = (hpa, usize::try_from(len_bytes).unwrap_or(usize::MAX));
+        while left > 0 {
+            let (answerer, len) = self.answerer(at, left);
+            let Answerer::Other(Claim::Bar { face: other, bar: BarIndex::Device, .. }) = answerer else { return false };
+            if !Arc::ptr_eq(face, &other) {
+                return false;
+            }
+            (at, left) = (Hpa(at.0.saturating_add(len as u64)), left - len);
+        }
+        true
+    }
+
+    /// Whether everything that guests have asked of devices is answered.
+    pub fn is_settled(&self) -> bool {
         self.bridges().faces().all(|(_, face)| face.is_settled())
     }
 
@@ -355,8 +464,13 @@ impl Platform {
         let mut bridges = self.bridges_mut();
         if bridges.host_registers.write(offset, from) == RoutesChange::Changed {
             // With the bridges locked, so that of two commits the later one's routes stay.
-            self.window.set_routes(bridges.host_registers.routes());
+            self.route(bridges.host_registers.routes());
         }
+    }
+
+    fn route(&self, routes: Vec<Route>) {
+        // A slot that is stuck has raised the table's alarm: there is nobody here to tell.
+        self.window.set_routes(routes).ok();
     }
 
     /// What answers at `at`, and for how many of `left` bytes, at least one.
@@ -374,6 +488,11 @@ impl Platform {
         let next_claims = next_window.into_iter().chain(self.map.bytes_to_high_ram(at));
         let (claim, len_bytes) = self.bridges().claim(at, next_claims.fold(left as u64, u64::min));
         (Answerer::Other(claim), bounded(len_bytes))
+    }
+
+    // What a panic leaves here is fewer slots than there could be.
+    fn placement(&self) -> MutexGuard<'_, Option<Placement>> {
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Every change leaves the bridges whole, whatever panics after it.

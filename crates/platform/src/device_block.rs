@@ -7,11 +7,16 @@
 //! ```
 //!
 //! The payload begins on a page of its own, with the mailbox registers directly before it. Command register and payload
-//! are staged: without effect until the doorbell copies them. Deliberately absent: background commands and a secondary
-//! mailbox.
+//! are staged: without effect until the doorbell copies them. Registers and payload are memory too, which a guest may
+//! reach without an access here: the registers to read ([`RegisterPage`]), the payload to read and write at any time.
+//! So a command is what was copied at the doorbell, whatever the guest writes after it, and an answer puts exactly its
+//! own bytes there. Deliberately absent: background commands and a secondary mailbox.
+
+use std::sync::Arc;
 
 use device::config_space::PAYLOAD_OFFSET;
 use device::mailbox::MAILBOX_VECTOR;
+use memory::{HostMemory, HostMemoryError};
 use wire::registers::{
     CAPABILITIES_ARRAY_ID, CAPABILITIES_ARRAY_VERSION, CAPABILITY_DEVICE_STATUS, CAPABILITY_DEVICE_STATUS_VERSION,
     CAPABILITY_HEADER_STRIDE_BYTES, CAPABILITY_MEMORY_DEVICE_STATUS, CAPABILITY_PRIMARY_MAILBOX, CapabilitiesArray,
@@ -24,6 +29,7 @@ use wire::{
 };
 
 use crate::dwords::{self, DwordWrite};
+use crate::register_page::RegisterPage;
 
 const DEVICE_STATUS: u64 = 0x80;
 const MEMORY_DEVICE_STATUS: u64 = 0x88;
@@ -31,6 +37,8 @@ const MAILBOX: u64 = PAYLOAD_OFFSET - MAILBOX_PAYLOAD as u64;
 
 const CAPABILITIES: u64 = MAILBOX + MAILBOX_CAPABILITIES as u64;
 const CONTROL: u64 = MAILBOX + MAILBOX_CONTROL as u64;
+/// Capabilities and control are one word of the page.
+const _: () = assert!(CAPABILITIES.is_multiple_of(8) && CONTROL == CAPABILITIES + 4);
 const COMMAND: u64 = MAILBOX + MAILBOX_COMMAND as u64;
 const COMMAND_END: u64 = COMMAND + 8;
 const STATUS: u64 = MAILBOX + MAILBOX_STATUS as u64;
@@ -77,19 +85,48 @@ pub(crate) struct DeviceBlock {
     command: MailboxCommand,
     status: MailboxStatus,
     /// The payload area; its length is a power of two.
-    payload: Vec<u8>,
+    payload: Arc<HostMemory>,
+    payload_len: usize,
+    /// Equal to what a read of the registers gives whenever the block is not being changed.
+    page: RegisterPage,
 }
 
 impl DeviceBlock {
-    /// The block at power-on.
-    pub(crate) fn new(payload_log2: u8) -> Self {
-        Self {
+    /// The block at power-on, with two to the power of `payload_log2` bytes of payload area.
+    ///
+    /// # Errors
+    ///
+    /// The host has no memory for it.
+    pub(crate) fn new(payload_log2: u8) -> Result<Self, HostMemoryError> {
+        let block = Self {
             event_status: 0,
             control: MailboxControl::new(),
             command: MailboxCommand::new(),
             status: MailboxStatus::new(),
-            payload: vec![0; 1 << payload_log2],
-        }
+            payload: Arc::new(HostMemory::anonymous(1 << payload_log2)?),
+            payload_len: 1 << payload_log2,
+            page: RegisterPage::new()?,
+        };
+        block.page.show_all(|offset, to| block.read(offset, to));
+        Ok(block)
+    }
+
+    /// Puts the block into its power-on state, in the memory that it has.
+    pub(crate) fn reset(&mut self) {
+        (self.event_status, self.control) = (0, MailboxControl::new());
+        (self.command, self.status) = (MailboxCommand::new(), MailboxStatus::new());
+        self.fill_payload(0, &vec![0; self.payload_len]);
+        self.show();
+    }
+
+    /// The page of the registers, as a guest may read it.
+    pub(crate) fn register_page(&self) -> &Arc<HostMemory> {
+        self.page.memory()
+    }
+
+    /// The payload area, as a guest may read and write it.
+    pub(crate) fn payload_area(&self) -> &Arc<HostMemory> {
+        &self.payload
     }
 
     /// Fills `to` from `offset` on; there are zeroes behind the payload area.
@@ -98,11 +135,14 @@ impl DeviceBlock {
         dwords::read(offset, registers, |offset| self.dword(offset));
         let from = self.payload_at(offset.max(PAYLOAD_OFFSET), area.len());
         let (filled, behind) = area.split_at_mut(from.len());
-        filled.copy_from_slice(&self.payload[from]);
+        if self.payload.read(from.start as u64, filled).is_err() {
+            filled.fill(0);
+        }
         behind.fill(0);
     }
 
-    /// Stages `from` at `offset`. While a command is under way, nothing changes (CXL r4.0 8.2.9.4.4).
+    /// Stages `from` at `offset`. While a command is under way, nothing changes (CXL r4.0 8.2.9.4.4). The doorbell shows
+    /// when this returns.
     pub(crate) fn write(&mut self, offset: u64, from: &[u8]) -> ControlWrite {
         let mut asked = ControlWrite::default();
         if self.control.doorbell() {
@@ -110,8 +150,7 @@ impl DeviceBlock {
         }
         let (registers, area) = from.split_at(register_len(offset, from.len()));
         let to = self.payload_at(offset.max(PAYLOAD_OFFSET), area.len());
-        let len = to.len();
-        self.payload[to].copy_from_slice(&area[..len]);
+        self.fill_payload(to.start as u64, &area[..to.len()]);
         // A write that reaches into the payload area is none that a register takes.
         let registers = if area.is_empty() { registers } else { &[] };
         for write in dwords::write(offset, registers) {
@@ -121,6 +160,7 @@ impl DeviceBlock {
                 _ => {}
             }
         }
+        self.show();
         asked
     }
 
@@ -142,8 +182,9 @@ impl DeviceBlock {
 
     fn image(&self) -> MailboxCommandImage {
         let declared_len_bytes = self.command.payload_len_bytes();
-        let len = self.payload.len().min(declared_len_bytes as usize);
-        let payload = self.payload[..len].to_vec();
+        let mut payload = vec![0; self.payload_len.min(declared_len_bytes as usize)];
+        // The one copy: what the guest writes from here on is no part of the command. It is inside the area.
+        self.payload.read(0, &mut payload).ok();
         MailboxCommandImage { opcode: Opcode(self.command.opcode()), declared_len_bytes, payload }
     }
 
@@ -153,11 +194,12 @@ impl DeviceBlock {
         if !self.control.doorbell() {
             return CompletionInterrupt::NotWanted;
         }
-        let len = payload.len().min(self.payload.len());
-        self.payload[..len].copy_from_slice(&payload[..len]);
+        let len = payload.len().min(self.payload_len);
+        self.fill_payload(0, &payload[..len]);
         self.command = MailboxCommand::new().with_opcode(opcode.0).with_payload_len_bytes(len as u32);
         self.status = MailboxStatus::new().with_return_code(return_code as u16);
         self.control.set_doorbell(false);
+        self.show();
         if self.control.doorbell_interrupt() { CompletionInterrupt::Wanted } else { CompletionInterrupt::NotWanted }
     }
 
@@ -168,16 +210,32 @@ impl DeviceBlock {
 
     pub(crate) fn set_event_status(&mut self, bits: u64) {
         self.event_status = bits;
+        self.show();
     }
 
     /// Sets the control register to what it was before this process began, without a command under way.
     pub(crate) fn restore_control(&mut self, control: u32) {
         self.control = MailboxControl::from(control).with_doorbell(false);
+        self.show();
+    }
+
+    /// Puts bytes into the payload area, in which they are.
+    fn fill_payload(&self, offset: u64, bytes: &[u8]) {
+        self.payload.write(offset, bytes).ok();
+    }
+
+    /// Shows the registers that change in the page, the doorbell last.
+    fn show(&self) {
+        let word = |offset| u64::from(self.dword(offset + 4)) << 32 | u64::from(self.dword(offset));
+        for offset in [DEVICE_STATUS, COMMAND, STATUS] {
+            self.page.show(offset, word(offset));
+        }
+        self.page.show_last(CAPABILITIES, word(CAPABILITIES));
     }
 
     /// The part of the payload area that an access to `offset`, at or behind the area's begin, touches.
     fn payload_at(&self, offset: u64, len: usize) -> std::ops::Range<usize> {
-        let area = self.payload.len();
+        let area = self.payload_len;
         let start = usize::try_from(offset - PAYLOAD_OFFSET).unwrap_or(area).min(area);
         start..start.saturating_add(len).min(area)
     }
@@ -202,14 +260,14 @@ impl DeviceBlock {
 
     fn capabilities(&self) -> MailboxCapabilities {
         MailboxCapabilities::new()
-            .with_payload_size_log2(self.payload.len().trailing_zeros() as u8)
+            .with_payload_size_log2(self.payload_len.trailing_zeros() as u8)
             .with_doorbell_interrupt_capable(true)
             .with_interrupt_message_number(MAILBOX_VECTOR)
             .with_mailbox_type(MAILBOX_TYPE_MEMORY_DEVICE)
     }
 
     fn header(&self, offset: u64) -> u32 {
-        let mailbox_len = (MAILBOX_PAYLOAD + self.payload.len()) as u64;
+        let mailbox_len = (MAILBOX_PAYLOAD + self.payload_len) as u64;
         let (id, version, at, len) = match offset / CAPABILITY_HEADER_STRIDE_BYTES as u64 {
             1 => (
                 CAPABILITY_DEVICE_STATUS,

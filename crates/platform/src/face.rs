@@ -8,7 +8,9 @@
 //!
 //! A commanded write shows at once (a guest reads back what it wrote) and is told to the sink in the order in which
 //! writes took effect. Nothing is told while the registers are locked, so a sink may publish from within a tell.
-//! Deliberately absent: decisions, records, and waiting for durability; a publication is shown when it is made.
+//! The device registers are memory as well, for a guest that reads them, and reads and writes the payload, without an
+//! access here ([`Face::register_page`], [`Face::payload_area`]). Deliberately absent: decisions, records, and waiting for
+//! durability; a publication is shown when it is made.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use device::config_space::{COMPONENT_BAR, ConfigSpace, ConfigWrite, DEVICE_BAR, MSIX_BAR, PAYLOAD_OFFSET};
 use device::mailbox::MAILBOX_VECTOR;
+use memory::{HostMemory, HostMemoryError};
 use wire::registers::{MAILBOX_PAYLOAD_MAX_LOG2, MAILBOX_PAYLOAD_MIN_LOG2};
 use wire::{Hpa, Opcode, ReturnCode};
 
@@ -138,13 +141,16 @@ pub struct Face {
     line: OnceLock<Arc<dyn InterruptLine>>,
     publications: Publications,
     relay: OnceLock<Arc<Publications>>,
+    moves: OnceLock<MoveListener>,
 }
+
+/// Who hears that BARs answer elsewhere.
+type MoveListener = Box<dyn Fn() + Send + Sync>;
 
 struct Registers {
     config: ConfigSpace,
     /// Where the BARs answer: worked out when configuration space changes, because every access asks.
     bars: Bars,
-    payload_log2: u8,
     device: DeviceBlock,
     component: ComponentBlock,
     msix: Msix,
@@ -174,17 +180,22 @@ impl fmt::Debug for Face {
 impl Face {
     /// A device whose configuration space is `config` and all of whose other registers are as at power-on. The mailbox
     /// payload area has two to the power of `payload_log2` bytes, brought into 8 to 20.
-    pub fn new(config: ConfigSpace, payload_log2: u8, sink: Arc<dyn CommandSink>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// The host has no memory for registers and payload.
+    pub fn new(config: ConfigSpace, payload_log2: u8, sink: Arc<dyn CommandSink>) -> Result<Self, HostMemoryError> {
         let payload_log2 = payload_log2.clamp(MAILBOX_PAYLOAD_MIN_LOG2, MAILBOX_PAYLOAD_MAX_LOG2);
-        Self {
-            registers: Mutex::new(Registers::new(config, payload_log2)),
+        Ok(Self {
+            registers: Mutex::new(Registers::new(config, payload_log2)?),
             settled: AtomicBool::new(true),
             turn: Mutex::new(()),
             sink,
             line: OnceLock::new(),
             publications: Publications::default(),
             relay: OnceLock::new(),
-        }
+            moves: OnceLock::new(),
+        })
     }
 
     /// Connects the receiver of interrupts; the first one stays.
@@ -195,6 +206,24 @@ impl Face {
     /// Lets `relay` know of every publication too; the first one stays.
     pub fn relay_publications(&self, relay: Arc<Publications>) {
         self.relay.get_or_init(|| relay);
+    }
+
+    /// Lets `listener` know whenever BARs answer elsewhere, or not any more, before the change that moved them returns;
+    /// the first one stays. It is called with nothing locked.
+    pub(crate) fn connect_moves(&self, listener: impl Fn() + Send + Sync + 'static) {
+        self.moves.get_or_init(|| Box::new(listener));
+    }
+
+    /// The device registers up to the payload area, as they read at any time: memory for a guest to read, never to
+    /// write.
+    pub fn register_page(&self) -> Arc<HostMemory> {
+        Arc::clone(self.registers().device.register_page())
+    }
+
+    /// The mailbox payload area: memory for a guest to read and write at any time. A command is what was there at the
+    /// doorbell; what is written while it is under way is lost where the answer comes to stand, and stays elsewhere.
+    pub fn payload_area(&self) -> Arc<HostMemory> {
+        Arc::clone(self.registers().device.payload_area())
     }
 
     // The guest's side.
@@ -304,8 +333,11 @@ impl Face {
     /// forgotten: its completion has to be published before this, or never.
     pub fn reset(&self, config: ConfigSpace) {
         self.publish(|registers| {
-            let outgoing = std::mem::take(&mut registers.outgoing);
-            *registers = Registers { outgoing, ..Registers::new(config, registers.payload_log2) };
+            registers.bars = bars_of(&config);
+            registers.config = config;
+            registers.device.reset();
+            registers.component = ComponentBlock::default();
+            registers.msix = Msix::new();
         });
     }
 
@@ -337,10 +369,14 @@ impl Face {
 
     fn change(&self, change: impl FnOnce(&mut Registers)) {
         let mut registers = self.registers();
+        let bars = registers.bars;
         change(&mut registers);
         self.settled.store(registers.is_settled(), Ordering::Release);
-        let is_told = registers.outgoing.is_empty();
+        let (is_told, has_moved) = (registers.outgoing.is_empty(), registers.bars != bars);
         drop(registers);
+        if let Some(listener) = self.moves.get().filter(|_| has_moved) {
+            listener();
+        }
         if !is_told {
             self.tell();
         }
@@ -388,16 +424,15 @@ impl Face {
 }
 
 impl Registers {
-    fn new(config: ConfigSpace, payload_log2: u8) -> Self {
-        Self {
+    fn new(config: ConfigSpace, payload_log2: u8) -> Result<Self, HostMemoryError> {
+        Ok(Self {
             bars: bars_of(&config),
             config,
-            payload_log2,
-            device: DeviceBlock::new(payload_log2),
+            device: DeviceBlock::new(payload_log2)?,
             component: ComponentBlock::default(),
             msix: Msix::new(),
             outgoing: VecDeque::new(),
-        }
+        })
     }
 
     fn is_settled(&self) -> bool {

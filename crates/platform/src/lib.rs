@@ -28,11 +28,13 @@ mod pci;
 mod port_dvsecs;
 mod publications;
 pub mod qtest;
+mod register_page;
+mod register_slots;
 
-pub use address_map::{AddressMap, CXL_HOST_REGISTERS_LEN_BYTES, MMIO_BASE, MMIO_LEN_BYTES};
-pub use bus::{HOST_BRIDGE_BUS, Platform, PlatformParts, PlugError, ROOT_PORT_BUS, Settled};
+pub use address_map::{AddressMap, CXL_HOST_REGISTERS_LEN_BYTES, ECAM_BASE, ECAM_LEN_BYTES, MMIO_BASE, MMIO_LEN_BYTES};
+pub use bus::{AttachError, HOST_BRIDGE_BUS, Platform, PlatformParts, PlugError, ROOT_PORT_BUS, Settled};
 pub use component_block::DecoderStatus;
 pub use device_block::MailboxCommandImage;
 pub use face::{BarIndex, CommandSink, CommandedWrite, Face, InterruptLine};
 pub use msix::MsixMessage;
-pub use publications::{Epoch, Publications};
+pub use publications::{Epoch, PublicationListener, Publications};

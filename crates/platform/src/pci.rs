@@ -13,6 +13,7 @@ use wire::Hpa;
 use wire::component::COMPONENT_BLOCK_LEN_BYTES;
 use wire::config_space as pci;
 
+use crate::address_map::ECAM_BASE;
 use crate::config_access::lanes;
 use crate::port_dvsecs;
 
@@ -34,7 +35,7 @@ pub(crate) struct Ecam {
 const PCIEXBAR: u16 = 0x60;
 const PCIEXBAR_HIGH: u16 = PCIEXBAR + 4;
 /// Not enabled, 256 MiB.
-const PCIEXBAR_POWER_ON: u32 = 0xb000_0000;
+const PCIEXBAR_POWER_ON: u32 = ECAM_BASE.0 as u32;
 
 impl HostBridge {
     /// What a host reads.

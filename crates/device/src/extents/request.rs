@@ -95,6 +95,21 @@ pub struct ReleaseRequest {
     pub extents: Vec<RegionRange>,
 }
 
+impl ReleaseRequest {
+    /// The host is asked for all that it has with a tag; the bytes stay.
+    pub fn by_tag(region: u8, tag: Tag) -> Self {
+        Self {
+            host_id: 0,
+            policy: RemovalPolicy::TagBased,
+            removal: Removal::Requested,
+            sanitize: Sanitize::Keep,
+            region,
+            tag,
+            extents: Vec::new(),
+        }
+    }
+}
+
 /// Checks head and region, which every request names.
 pub(super) fn region_of(config: &DeviceConfig, host_id: u16, region: u8) -> Result<&RegionConfig, Refusal> {
     if host_id != 0 {

@@ -2,9 +2,7 @@
 
 use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
 use device::config::{DeviceConfig, DeviceIndex, DeviceRequest, VmConfig};
-use device::extents::{
-    AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy, TagState,
-};
+use device::extents::{AddRequest, RegionRange, ReleaseRequest, Removal, SelectionPolicy, TagState};
 use device::operation::{CommandReply, Fact, HostOutcome, Input, Reply, decide};
 use device::vm::{Device, Vm};
 use device::{Refusal, Seq, Stamp, VmTime, backends, extents, laws, mailbox};
@@ -127,15 +125,7 @@ impl Rig {
     }
 
     pub(crate) fn release_with(&mut self, edit: impl FnOnce(&mut ReleaseRequest)) -> Reply {
-        let mut request = ReleaseRequest {
-            host_id: 0,
-            policy: RemovalPolicy::TagBased,
-            removal: Removal::Requested,
-            sanitize: Sanitize::Keep,
-            region: 0,
-            tag: Tag::NONE,
-            extents: Vec::new(),
-        };
+        let mut request = ReleaseRequest::by_tag(0, Tag::NONE);
         edit(&mut request);
         self.decide_on(0, &Input::Extents(extents::Input::Release(request)), &[])
     }

@@ -64,7 +64,7 @@ impl HostMemory {
     }
 
     /// A write to memory that is mapped for reading would be a signal.
-    fn takes_writes(&self) -> bool {
+    pub(crate) fn takes_writes(&self) -> bool {
         self.mapping.protection() == Protection::ReadWrite
     }
 }

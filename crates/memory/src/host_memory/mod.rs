@@ -8,7 +8,8 @@
 //!
 //! Guests change the bytes at any time, so accesses are volatile, and a naturally aligned access of 1, 2, 4 or 8 bytes
 //! is one load or store. Unless it is preallocated, a page costs memory when it is first touched. Deliberately absent:
-//! host addresses, and files that somebody else makes shorter while they are mapped: the host ends a process for that.
+//! host addresses but for [`crate::Slots`], and files that somebody else makes shorter while they are mapped: the host
+//! ends a process for that.
 
 mod access;
 mod backend_dir;
@@ -125,6 +126,11 @@ impl HostMemory {
     /// Length in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.mapping.region().size() as u64
+    }
+
+    /// Its first address in this process, at a page's begin. It stays mapped there until this is dropped.
+    pub(crate) fn host_address(&self) -> usize {
+        self.mapping.region().as_ptr().expose_provenance()
     }
 
     /// Takes back the making of this memory: a file that it made goes. One that was there stays as it is.

@@ -136,7 +136,7 @@ fn the_window_shows_extents() {
         ways: Ways::ONE,
         granularity: Granularity::MIN,
     };
-    window.set_decoders(DeviceIndex(0), vec![decoded]);
+    window.set_decoders(DeviceIndex(0), vec![decoded]).unwrap();
     let extent = memory(2 << 20);
     let piece = Piece { dpa: Dpa(0), len_bytes: 2 << 20, memory: Arc::clone(&extent), offset_bytes: 0 };
     window.map(DeviceIndex(0), piece).unwrap();
@@ -260,7 +260,7 @@ fn the_host_bridge_chooses_the_device() {
         let ways = Ways::from_code(1).unwrap();
         let decoded =
             DecodedRange { hpa: window.base(), size_bytes: GIB / 2, dpa: Dpa(0), ways, granularity: Granularity::MIN };
-        window.set_decoders(device, vec![decoded]);
+        window.set_decoders(device, vec![decoded]).unwrap();
         let piece = Piece { dpa: Dpa(0), len_bytes: GIB / 4, memory: Arc::clone(extent), offset_bytes: 0 };
         window.map(device, piece).unwrap();
     }

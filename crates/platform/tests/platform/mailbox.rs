@@ -194,7 +194,7 @@ fn ring_and_wait(face: &Face) -> Duration {
 #[test]
 fn a_sink_may_answer_from_within_the_tell() {
     let sink = Arc::new(Prompt::default());
-    let face = Arc::new(Face::new(ConfigSpace::new(0, 8), 8, sink.clone()));
+    let face = Arc::new(Face::new(ConfigSpace::new(0, 8), 8, sink.clone()).unwrap());
     sink.face.set(Arc::downgrade(&face)).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..4 {

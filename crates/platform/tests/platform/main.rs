@@ -7,3 +7,5 @@ mod mailbox;
 mod msix;
 mod qtest;
 mod rig;
+mod shared_memory;
+mod slots;

@@ -46,9 +46,13 @@ impl Rig {
     }
 
     pub(crate) fn with_serial(serial: u64) -> Self {
+        Self::with_payload(serial, PAYLOAD_LOG2)
+    }
+
+    pub(crate) fn with_payload(serial: u64, payload_log2: u8) -> Self {
         let ear = Arc::new(Ear::default());
         let sink: Arc<dyn CommandSink> = ear.clone();
-        let face = Arc::new(Face::new(ConfigSpace::new(serial, PAYLOAD_LOG2), PAYLOAD_LOG2, sink));
+        let face = Arc::new(Face::new(ConfigSpace::new(serial, payload_log2), payload_log2, sink).unwrap());
         let line = Arc::clone(&ear);
         face.connect_interrupts(Arc::new(move |message| line.messages.lock().unwrap().push(message)));
         Self { face, ear }

@@ -15,6 +15,7 @@ use super::arguments::{Arguments, flag, required_text, small, tag, text};
 use super::nothing;
 use super::notices::{EXTENT_KIND, extents_json};
 use super::path::{device_of, device_path};
+use super::window_info::{WINDOW_INFO, window_info};
 use crate::error::QmpError;
 use crate::schema::{Argument, CommandSchema, EMPTY, EnumSchema, Kind, StructSchema, UNSTABLE, optional, required};
 
@@ -261,20 +262,9 @@ static JOURNAL_INFO: StructSchema = StructSchema {
     ],
 };
 
-static WINDOW_INFO: StructSchema = StructSchema {
-    name: "CxlWindowInfo",
-    doc: "The fixed window and its accesses: statistics, not records.",
-    members: &[
-        required("base", Kind::U64, "Base in guest-physical addresses."),
-        required("size", Kind::Size, "Size in bytes."),
-        required("hits", Kind::U64, "Accesses that reached an accepted extent."),
-        required("misses", Kind::U64, "Accesses that reached nothing."),
-    ],
-};
-
 static GUEST_INFO: StructSchema = StructSchema {
     name: "GuestInfo",
-    doc: "The in-process guest.",
+    doc: "The driver in the guest.",
     members: &[required("state", Kind::Str, "What it is doing, or what it failed at.")],
 };
 
@@ -290,7 +280,7 @@ static CAPACITY_INFO: StructSchema = StructSchema {
         required("backends", Kind::List(&Kind::Object(&BACKEND_INFO)), "Of the whole VM, by id."),
         required("counters", Kind::Object(&COUNTERS), "Its counters."),
         required("window", Kind::Object(&WINDOW_INFO), "The fixed window."),
-        optional("guest", Kind::Object(&GUEST_INFO), "The in-process guest, where there is one."),
+        optional("guest", Kind::Object(&GUEST_INFO), "The driver in the guest, where there is one."),
         required("journal", Kind::Object(&JOURNAL_INFO), "Where the journal stands."),
     ],
 };
@@ -446,13 +436,7 @@ pub(super) async fn query(vm: &Vm, arguments: &Arguments) -> Result<Value, QmpEr
     info["qom-path"] = path.into();
     info["regions"] = regions_info(&config);
     info["backends"] = backends_info(vm).await?;
-    let counters = vm.window().counters();
-    info["window"] = json!({
-        "base": vm.window().base().0,
-        "size": vm.window().size_bytes(),
-        "hits": counters.hits,
-        "misses": counters.misses,
-    });
+    info["window"] = window_info(vm);
     if let Some(guest) = vm.guest().await? {
         info["guest"] = json!({"state": guest.to_string()});
     }

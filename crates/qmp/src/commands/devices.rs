@@ -64,7 +64,7 @@ pub const DEVICE_MEMBERS: &[Argument] = &[
 
 pub(super) const DEVICE_ADD: CommandSchema = CommandSchema {
     name: "device_add",
-    doc: "Plugs a device into a root port. The guest sees it from then on; the in-process guest looks for devices anew. \
+    doc: "Plugs a device into a root port. The guest sees it from then on; the driver in the guest looks for devices anew. \
           Its memdevs are its own until it is unplugged.",
     arguments: DEVICE_MEMBERS,
     returns: Kind::Object(&EMPTY),

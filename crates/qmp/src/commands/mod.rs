@@ -24,6 +24,7 @@ mod monitor;
 mod notices;
 mod objects;
 mod path;
+mod window_info;
 
 use actors::{RequestError, Vm};
 use serde_json::{Map, Value};
