@@ -73,8 +73,8 @@ impl Demo {
             print_line(&table::table(&rows))?;
         }
         let total = opened.records.len();
-        let replay = replay::replay(&opened.genesis, opened.records)?;
-        if let Some(finding) = replay.finding {
+        let replay = replay::replay(&opened.genesis, &opened.records, &mut |_| ())?;
+        if let Some(finding) = replay.finding() {
             return Err(finding).context("the journal does not replay");
         }
         if self.json {

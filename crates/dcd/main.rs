@@ -5,25 +5,35 @@
 
 mod accel;
 mod add;
+mod bisect;
 mod client;
 mod config_file;
 mod config_schema;
 mod demo;
+mod diff;
+mod fork;
+mod inspect;
 mod journal_verb;
+mod laws;
 mod list;
 mod options;
 mod place;
+mod progress;
 mod qmp_doc;
 mod qtest;
+mod question;
 mod release;
 mod replay_verb;
 mod run;
 mod schema_verb;
+mod shrink;
 mod size;
 mod status;
 mod table;
 mod vm_parts;
 mod watch;
+mod whatif;
+mod why;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -49,6 +59,13 @@ enum Verb {
     Watch(watch::Watch),
     Journal(journal_verb::Journal),
     Replay(replay_verb::Replay),
+    Inspect(inspect::Inspect),
+    Why(why::Why),
+    Diff(diff::Diff),
+    Bisect(bisect::Bisect),
+    Whatif(whatif::Whatif),
+    Shrink(shrink::Shrink),
+    Laws(laws::Laws),
     QmpDoc(qmp_doc::QmpDoc),
     Schema(schema_verb::Schema),
 }
@@ -72,6 +89,13 @@ fn main() -> ExitCode {
         Verb::Watch(watch) => watch.run(),
         Verb::Journal(journal) => journal.run(),
         Verb::Replay(replay) => replay.run(),
+        Verb::Inspect(inspect) => inspect.run(),
+        Verb::Why(why) => why.run(),
+        Verb::Diff(diff) => diff.run(),
+        Verb::Bisect(bisect) => bisect.run(),
+        Verb::Whatif(whatif) => whatif.run(),
+        Verb::Shrink(shrink) => shrink.run(),
+        Verb::Laws(laws) => laws.run(),
         Verb::QmpDoc(doc) => doc.run(),
         Verb::Schema(schema) => schema.run(),
     };
@@ -79,12 +103,26 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough (`dcd … | head`) is no error.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        // It has been said what differs.
+        Err(error) if error.is::<Differs>() => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("dcd: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
+
+/// The answer is no, and it has been printed.
+#[derive(Debug)]
+struct Differs;
+
+impl std::fmt::Display for Differs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("they differ")
+    }
+}
+
+impl std::error::Error for Differs {}
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());

@@ -1,24 +1,40 @@
-//! `dcd replay`: folds a journal, decides it again, and says where the two disagree.
+//! `dcd replay`: folds a journal, checks the laws, decides it again, and says where that disagrees.
 
 use std::path::PathBuf;
 
 use anyhow::bail;
+use device::Seq;
 use device::backends::Holder;
+use device::inspect::{self, Path};
 use device::laws::LAWS;
 use device::vm::Vm;
+use replay::{HistoryError, Position, Replay as Replayed};
 use serde_json::json;
 
-use crate::journal_verb::{Opened, open};
-use crate::{print_line, size};
+use crate::progress::Progress;
+use crate::question::{Asked, json_of_all, lines_of};
+use crate::{print_line, print_text, size};
 
-/// Fold a journal's facts, decide its inputs again with this build, and print the state or the first disagreement.
+/// Fold a journal's facts, check the laws, decide its inputs again with this build, and print the state.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: dcd replay ~/.local/state/dcd/journal\n\n\
-                        The exit code is 0 only if every record fits, every law holds and every decision is equal.")]
+#[command(
+    after_help = "Example: dcd replay ~/.local/state/dcd/journal --until law:backend-one-owner --state backends\n\n\
+                        The exit code is 0 only if every record fits and every law holds; with --check, also only if \
+                        every decision is what this build decides. The state never depends on what it would decide."
+)]
 pub(crate) struct Replay {
-    /// The journal's directory; default: that of a bare `dcd run`.
+    /// The journal's directory; default: that of the latest bare `dcd run`.
     dir: Option<PathBuf>,
-    /// Print the final state as one JSON object.
+    /// Stop after a record (312), at a time of the VM clock (1.5s, 250ms) or where a law is broken first (law:NAME).
+    #[arg(long, value_name = "#N|TIME|law:NAME")]
+    until: Option<Position>,
+    /// Print what stands at this path instead of the summary.
+    #[arg(long, value_name = "PATH")]
+    state: Option<Path>,
+    /// Fail at the first decision that this build would make otherwise.
+    #[arg(long)]
+    check: bool,
+    /// Print one JSON object.
     #[arg(long)]
     json: bool,
 }
@@ -26,27 +42,107 @@ pub(crate) struct Replay {
 impl Replay {
     /// Replays.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let dir = self.dir.clone().map_or_else(crate::place::journal, Ok)?;
-        let Opened { genesis, records } = open(&dir)?;
-        let total = records.len();
-        let replay = replay::replay(&genesis, records)?;
-        let vm = replay.fold.vm();
-        if self.json {
-            let finding = replay.finding.as_ref().map(ToString::to_string);
-            print_line(&json!({"records": replay.records, "finding": finding, "state": vm}).to_string())?;
+        let asked = Asked::open(self.dir.as_deref())?;
+        let until = match self.until {
+            Some(position) => position.of(&asked.history)?,
+            None => asked.history.last(),
+        };
+        let mut progress = Progress::new("replay");
+        let records = &asked.history.records()[..until.0 as usize];
+        let replayed =
+            replay::replay(asked.history.genesis(), records, &mut |done| progress.show(done, records.len() as u64))?;
+        drop(progress);
+        let at = replayed.fold.last();
+        let path = self.state.clone().unwrap_or_default();
+        let values = if self.json || self.state.is_some() {
+            inspect::values(replayed.fold.vm(), &path)
+                .map_err(|error| asked.no_answer(HistoryError::Path { at, error }, at))?
         } else {
-            print_line(&format!("{}: {total} records by {}", dir.display(), genesis.build))?;
-            print_state(vm)?;
+            Vec::new()
+        };
+        if self.json {
+            print_line(&self.json_of(&asked, &replayed, until, &values).to_string())?;
+        } else if self.state.is_some() {
+            print_text(&lines_of(&values))?;
+        } else {
+            print_summary(&asked, until)?;
+            print_state(replayed.fold.vm())?;
         }
-        match replay.finding {
-            Some(finding) => bail!("{} of {total} records agree with this build; then\n{finding}", replay.records),
-            None if self.json => Ok(()),
-            None => print_line(&format!(
-                "{total} records fold, {} laws hold after each, every decision is what this build decides",
-                LAWS.len() + 1
-            )),
-        }
+        self.verdict(&asked, &replayed, until)
     }
+
+    fn json_of(
+        &self,
+        asked: &Asked,
+        replayed: &Replayed,
+        until: Seq,
+        values: &[(String, inspect::Value)],
+    ) -> serde_json::Value {
+        let broken = replayed
+            .broken
+            .as_ref()
+            .map(|(seq, broken)| json!({"record": seq.0, "law": broken.name, "detail": broken.detail}));
+        json!({
+            "journal": asked.dir, "build": asked.history.genesis().build, "parent": asked.history.genesis().parent,
+            "until": until.0, "records": replayed.records, "equal": replayed.equal, "laws": LAWS.len(),
+            "broken": broken, "time-ns": replayed.fold.time().0,
+            "divergence": replayed.divergence.as_ref().map(ToString::to_string),
+            "finding": replayed.finding().map(|finding| finding.to_string()),
+            "state": json_of_all(values),
+        })
+    }
+
+    /// What is wrong, or that nothing is.
+    fn verdict(&self, asked: &Asked, replayed: &Replayed, until: Seq) -> anyhow::Result<()> {
+        let total = until.0;
+        if let Some(divergence) = replayed.divergence.as_ref().filter(|_| self.check) {
+            let line = asked.replay_line(divergence.seq);
+            bail!(
+                "{} of {total} records agree with this build; then\n{divergence}\n{line} --check",
+                divergence.seq.0 - 1
+            );
+        }
+        // Who asks for the place where a law breaks knows that it does.
+        let is_asked = matches!(self.until, Some(Position::Law(_)));
+        if let Some(fault) = replayed.fault().filter(|_| !is_asked) {
+            let at = replayed.broken.as_ref().map_or(Seq(replayed.records + 1), |(seq, _)| *seq);
+            bail!("{} of {total} records fold and keep the laws; then\n{fault}\n{}", at.0 - 1, asked.replay_line(at));
+        }
+        if self.json || self.state.is_some() {
+            return Ok(());
+        }
+        let laws = match &replayed.broken {
+            Some((seq, broken)) => format!("\nfrom {seq} on {broken}\n"),
+            None => format!(", {} laws hold after each, ", LAWS.len()),
+        };
+        let decisions = match &replayed.divergence {
+            None => "every decision is what this build decides".to_owned(),
+            Some(divergence) => format!(
+                "{} of {total} decisions are what this build decides; the first other one:\n{divergence}",
+                replayed.equal
+            ),
+        };
+        print_line(&format!("{} records fold{laws}{decisions}", replayed.records))
+    }
+}
+
+fn print_summary(asked: &Asked, until: Seq) -> anyhow::Result<()> {
+    let (genesis, records) = (asked.history.genesis(), asked.history.records());
+    let ms = |seq: Seq| asked.history.record(seq).map_or(0.0, |record| record.stamp.time.0 as f64 / 1e6);
+    print_line(&format!(
+        "{}: {} records by {}, {:.3} ms of the VM clock",
+        asked.dir.display(),
+        records.len(),
+        genesis.build,
+        ms(asked.history.last()) - ms(Seq(1))
+    ))?;
+    if let Some(parent) = &genesis.parent {
+        print_line(&format!("made from {} after {}: {}", parent.journal, parent.shared, parent.change))?;
+    }
+    if until < asked.history.last() {
+        print_line(&format!("after {until}, at {:.3} ms:", ms(until)))?;
+    }
+    Ok(())
 }
 
 fn print_state(vm: &Vm) -> anyhow::Result<()> {

@@ -36,12 +36,19 @@ fn is_register_write(record: &Record) -> bool {
 
 /// Rows in columns.
 pub(crate) fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["record", "ms", "device", "actor", "from", "input", "outcome"]);
-    table.add_rows(
+    let header = ["record", "ms", "device", "actor", "from", "input", "outcome"];
+    columns(
+        header,
         rows.iter()
             .cloned()
             .map(|row| [row.record, row.time_ms, row.device, row.actor.to_owned(), row.from, row.input, row.outcome]),
-    );
+    )
+}
+
+/// Cells in columns below a header.
+pub(crate) fn columns<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table.add_rows(rows);
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

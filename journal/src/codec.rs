@@ -45,7 +45,14 @@ pub fn encode(value: &impl Encode) -> Vec<u8> {
 
 /// The value of exactly these bytes.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, rest) = decode_first(bytes)?;
+    let (len_bytes, used_bytes) = (bytes.len(), bytes.len() - rest.len());
+    if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing { len_bytes, used_bytes }) }
+}
+
+/// The value at the beginning of these bytes, and what stands behind it.
+pub(crate) fn decode_first<T: Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
     let (value, used_bytes) =
         bincode::decode_from_slice(bytes, CODEC).map_err(|error| CodecError::Undecodable(error.to_string()))?;
-    if used_bytes == bytes.len() { Ok(value) } else { Err(CodecError::Trailing { len_bytes: bytes.len(), used_bytes }) }
+    Ok((value, bytes.get(used_bytes..).unwrap_or_default()))
 }

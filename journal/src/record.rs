@@ -12,10 +12,10 @@ use bincode::{Decode, Encode};
 use device::config::{DeviceIndex, VmConfig};
 use device::operation::{Actor, Answers, Fact, HostOutcome, Input, Reply};
 use device::{Seq, Stamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::ReturnCode;
 
-use crate::codec::{CodecError, decode, encode};
+use crate::codec::{CodecError, decode, decode_first, encode};
 use crate::recover::{Recovered, Stored};
 
 /// Version of the form of record bodies. 0: not yet frozen, readable by the build that wrote it.
@@ -28,16 +28,31 @@ pub const REPLY_WHOLE_LEN_BYTES_MAX: usize = 4 << 10;
 const REPLY_HEAD_LEN_BYTES: usize = 256;
 
 /// What stands before the first record: what the VM was started as.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Genesis {
     /// The VM.
     pub config: VmConfig,
     /// The build that made the journal.
     pub build: String,
+    /// Where the journal is from, if not from a run. In the body it stands behind the rest, and where there is none
+    /// there is nothing: a journal of a run is what it was before forks were made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+}
+
+/// The journal from which another one was made.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct Parent {
+    /// Where it was.
+    pub journal: String,
+    /// Records up to this one are its own, with its own decisions.
+    pub shared: Seq,
+    /// What was done to it.
+    pub change: String,
 }
 
 /// Where an input came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// The guest: a doorbell or a commanded register.
@@ -144,12 +159,23 @@ impl Genesis {
     /// If it is of another form, or not what its frame says.
     pub fn of(recovered: &Recovered) -> Result<Self, CodecError> {
         check_form(recovered.genesis_version)?;
-        decode(&recovered.genesis)
+        Self::from_bytes(&recovered.genesis)
     }
 
     /// The body of the genesis frame.
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        let Self { config, build, parent } = self;
+        let mut body = encode(config);
+        body.extend(encode(build));
+        body.extend(parent.iter().flat_map(encode));
+        body
+    }
+
+    fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
+        let (config, rest) = decode_first(body)?;
+        let (build, rest) = decode_first(rest)?;
+        let parent = if rest.is_empty() { None } else { Some(decode(rest)?) };
+        Ok(Self { config, build, parent })
     }
 }
 
@@ -192,6 +218,24 @@ mod tests {
         assert!(matches!(Record::from_bytes(&body), Err(CodecError::Trailing { .. })));
         body.truncate(body.len() - 2);
         assert!(matches!(Record::from_bytes(&body), Err(CodecError::Undecodable(_))));
+    }
+
+    #[test]
+    fn a_genesis_without_a_parent_is_what_it_was_before_there_were_parents() {
+        let config = VmConfig {
+            memory_bytes: 1 << 30,
+            window_base: wire::Hpa(0x1_1000_0000),
+            windows_bytes: vec![1 << 32],
+            root_ports: vec!["rp0".into()],
+        };
+        let run = Genesis { config: config.clone(), build: "dcd 0.1.0".into(), parent: None };
+        assert_eq!(run.to_bytes(), encode(&(config, String::from("dcd 0.1.0"))));
+        assert_eq!(Genesis::from_bytes(&run.to_bytes()).expect("a genesis"), run);
+        let parent = Parent { journal: "/tmp/run".into(), shared: Seq(79), change: "drop #80".into() };
+        let fork = Genesis { parent: Some(parent), ..run };
+        assert_eq!(Genesis::from_bytes(&fork.to_bytes()).expect("a genesis"), fork);
+        let cut = &fork.to_bytes()[..fork.to_bytes().len() - 1];
+        assert!(matches!(Genesis::from_bytes(cut), Err(CodecError::Undecodable(_))));
     }
 
     #[test]

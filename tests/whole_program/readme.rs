@@ -33,7 +33,11 @@ fn the_demo_in_the_readme_is_the_demo() {
 fn the_commands_of_the_readme_are_the_programs() {
     let readme = include_str!("../../README.md");
     let help = printed(&["--help"]);
-    for verb in ["demo", "run", "add", "release", "status", "list", "watch", "journal", "replay", "qmp-doc", "schema"] {
+    let verbs = [
+        "demo", "run", "add", "release", "status", "list", "watch", "journal", "replay", "inspect", "why", "diff",
+        "bisect", "whatif", "shrink", "laws", "qmp-doc", "schema",
+    ];
+    for verb in verbs {
         assert!(help.contains(&format!("  {verb}")), "--help does not list {verb}");
         assert!(readme.contains(&format!("dcd {verb}")) || verb == "demo", "the README does not show {verb}");
     }

@@ -25,12 +25,12 @@ fn recorded() -> (Genesis, Vec<Record>) {
     }
     vm.qmp("cxl-add-dynamic-capacity", add_arguments(TAG0, &[(0, 4 * MIB)])).expect("an offer");
     vm.qmp("system_reset", json!({})).expect("a reset");
-    let genesis = Genesis { config: vm_request(&Wanted::default()).config, build: "test".into() };
+    let genesis = Genesis { config: vm_request(&Wanted::default()).config, build: "test".into(), parent: None };
     (genesis, vm.end())
 }
 
 fn finding(genesis: &Genesis, records: Vec<Record>) -> Finding {
-    replay::replay(genesis, records).expect("a VM").finding.expect("a finding")
+    replay::replay(genesis, &records, &mut |_| ()).expect("a VM").finding().expect("a finding")
 }
 
 /// The first record whose input is what `wanted` looks for.
@@ -86,7 +86,7 @@ fn dcd_replay_tells_of_a_disagreement_and_exits_with_an_error() {
         forged.append(|_| (record.to_bytes(), ())).expect("appended");
     }
     forged.close().expect("closed");
-    let output = verb(&["replay", journal.to_str().expect("a path")]);
+    let output = verb(&["replay", "--check", journal.to_str().expect("a path")]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success());
     assert!(said.contains(&format!("{at} of {} records agree with this build", records.len())), "{said}");

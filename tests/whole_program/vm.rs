@@ -196,8 +196,8 @@ impl InProcess {
         drop((self.service, self.bus));
         self.runtime.block_on(self.vm.shutdown());
         let (genesis, records) = read(&self.dir.path().join("journal"));
-        let replay = replay::replay(&genesis, records.clone()).expect("a VM");
-        if let Some(finding) = replay.finding {
+        let replay = replay::replay(&genesis, &records, &mut |_| ()).expect("a VM");
+        if let Some(finding) = replay.finding() {
             panic!("{finding}");
         }
         assert_eq!(*replay.fold.vm(), live, "the facts fold to the live state");

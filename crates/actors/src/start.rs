@@ -274,7 +274,7 @@ fn survivals(state: &State, memories: &BTreeMap<String, Arc<HostMemory>>) -> Vec
 fn open(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag) -> Result<Opened, StartError> {
     let config = &options.vm.as_ref().unwrap_or(&options.default_vm).config;
     config.check()?;
-    let genesis = Genesis { config: config.clone(), build: options.build.clone() };
+    let genesis = Genesis { config: config.clone(), build: options.build.clone(), parent: None };
     let fresh = |journal| Opened { journal, state: State::new(config.clone()), last: Seq(0), torn_from: None };
     match &options.journal {
         JournalPlace::None => {

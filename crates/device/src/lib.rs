@@ -15,6 +15,7 @@ pub mod config_space;
 pub mod decode;
 pub mod extents;
 mod hex;
+pub mod inspect;
 pub mod laws;
 pub mod limits;
 pub mod mailbox;

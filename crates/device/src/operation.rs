@@ -9,7 +9,7 @@
 //! absent: effects. What the outside must do follows from the facts.
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::ReturnCode;
 
 use crate::config::DeviceIndex;
@@ -33,7 +33,7 @@ pub enum Actor {
 }
 
 /// One thing that reached an actor.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// For the mailbox.
@@ -72,8 +72,20 @@ pub enum Fact {
     Windows(windows::Fact),
 }
 
+impl Fact {
+    /// The actor whose state it changes.
+    pub fn actor(&self) -> Actor {
+        match self {
+            Self::Mailbox(_) => Actor::Mailbox,
+            Self::Extents(_) => Actor::Extents,
+            Self::Backends(_) => Actor::Backends,
+            Self::Windows(_) => Actor::Windows,
+        }
+    }
+}
+
 /// What came of host work that an input needed; recorded, because it cannot be computed again.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostOutcome {
     /// Done.

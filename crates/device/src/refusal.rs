@@ -381,3 +381,28 @@ pub enum Refusal {
         reason: String,
     },
 }
+
+impl Refusal {
+    /// The record that it names as what stands in the way, if it names one.
+    pub fn by_mut(&mut self) -> Option<&mut Seq> {
+        match self {
+            Self::AlreadyAccepted { by, .. }
+            | Self::AlreadyOffered { by, .. }
+            | Self::TagHeld { by, .. }
+            | Self::TagInOtherRegion { by, .. }
+            | Self::TagRejected { by, .. }
+            | Self::TagDead { by, .. }
+            | Self::StillOffered { by, .. }
+            | Self::OtherTag { by, .. }
+            | Self::DuplicateBackend { by, .. }
+            | Self::DuplicateTag { by, .. }
+            | Self::TagInUse { by, .. }
+            | Self::DuplicateDevice { by, .. }
+            | Self::PortTaken { by, .. }
+            | Self::MemdevInUse { by, .. }
+            | Self::TagLive { by, .. }
+            | Self::BackendInUse { by, .. } => Some(by),
+            _ => None,
+        }
+    }
+}

@@ -3,10 +3,10 @@
 use core::fmt;
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The position of a record in the journal, counted from 1. 0 stands before every record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
@@ -17,7 +17,7 @@ impl fmt::Display for Seq {
 }
 
 /// A time of the VM clock in nanoseconds: it never goes back, stops with the VM and continues after a resume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct VmTime(pub u64);
 

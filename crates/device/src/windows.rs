@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::{Dpa, Hpa};
 
 use crate::config::DeviceConfig;
@@ -24,7 +24,7 @@ use crate::stamp::Stamp;
 pub const DECODERS: usize = 10;
 
 /// What a host asked of one decoder when it set the commit bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 pub struct DecoderFields {
     /// Base in guest-physical addresses.
     pub base: Hpa,
@@ -76,7 +76,7 @@ pub struct State {
 }
 
 /// What reaches the mapper itself.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 pub enum Input {
     /// The HDM global control register was written.
     HdmGlobalControl {
@@ -196,6 +196,11 @@ impl State {
     /// The pieces behind accepted extents, by address.
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
         self.pieces.values()
+    }
+
+    /// The piece that begins at an address.
+    pub fn piece(&self, start: Dpa) -> Option<&Piece> {
+        self.pieces.get(&start)
     }
 
     /// What the committed decoders decode, in their order.

@@ -9,7 +9,7 @@ macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Serialize))]
+        #[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Deserialize, serde::Serialize))]
         #[cfg_attr(feature = "codec", serde(transparent))]
         pub struct $name(pub u64);
 
@@ -48,14 +48,28 @@ address! {
 
 /// The block size of a dynamic capacity region in bytes: a power of two, at least 40h (CXL r4.0 8.2.10.9.9.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Serialize))]
-#[cfg_attr(feature = "codec", serde(transparent))]
+#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "codec", serde(try_from = "u64", into = "u64"))]
 pub struct BlockSize(u64);
 
 /// A number of bytes that is no block size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no block size: it must be a power of two of at least 64 bytes")]
 pub struct BlockSizeError(pub u64);
+
+impl TryFrom<u64> for BlockSize {
+    type Error = BlockSizeError;
+
+    fn try_from(bytes: u64) -> Result<Self, BlockSizeError> {
+        Self::new(bytes)
+    }
+}
+
+impl From<BlockSize> for u64 {
+    fn from(block: BlockSize) -> Self {
+        block.bytes()
+    }
+}
 
 impl BlockSize {
     /// 2 MiB: what Linux needs for a DAX mapping, and QEMU's only choice.

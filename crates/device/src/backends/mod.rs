@@ -18,7 +18,7 @@ mod spec;
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::Tag;
 
 use crate::config::{DeviceConfig, DeviceIndex, VmConfig};
@@ -34,7 +34,7 @@ pub use spec::{
 };
 
 /// Who asked for a backend: it decides who has to bring it again at a resume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// `--object` on the command line: the next run's command line must have it while it is in use.
@@ -101,7 +101,7 @@ pub struct Backend {
 }
 
 /// What happened to a backend's bytes between two runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Survival {
     /// The bytes are those of the last run.
@@ -121,7 +121,7 @@ pub struct State {
 }
 
 /// What reaches the registry itself.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 pub enum Input {
     /// `object-add`, after the asking edge has made the memory (or failed: the record's host outcome).
     ObjectAdd {

@@ -87,6 +87,11 @@ impl Accepted {
         self.by_dpa.values()
     }
 
+    /// The extent that begins at an address.
+    pub fn at(&self, start: Dpa) -> Option<&Extent> {
+        self.by_dpa.get(&start)
+    }
+
     /// The extents of a tag, in the order of 4801h.
     pub fn of_tag(&self, tag: Tag) -> Vec<&Extent> {
         let named = self.by_tag.range((tag, Dpa(0))..=(tag, Dpa(u64::MAX)));

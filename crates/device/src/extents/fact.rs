@@ -1,7 +1,7 @@
 //! What reaches the extent manager, and what it decides to have happened.
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::{Opcode, Tag};
 
 use crate::range::DpaRange;
@@ -11,7 +11,7 @@ use super::event_log::LoggedEvent;
 use super::request::{AddRequest, ReleaseRequest, Removal};
 
 /// What reaches the extent manager.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// The operator offers capacity.
@@ -23,7 +23,7 @@ pub enum Input {
         /// Which.
         opcode: Opcode,
         /// Its payload, as long as declared.
-        #[serde(serialize_with = "crate::hex::serialize")]
+        #[serde(with = "crate::hex")]
         payload: Vec<u8>,
     },
     /// Conventional reset of the device (CXL r4.0 9.13.3): accepted extents stay, all else is as at power-on.

@@ -240,6 +240,21 @@ impl State {
         self.clock.map_or(0, |clock| clock.host_ns.wrapping_add(now.0.saturating_sub(clock.set_at.0)))
     }
 
+    /// The VM clock when the host set its own, if it did.
+    pub fn clock_set_at(&self) -> Option<VmTime> {
+        self.clock.map(|clock| clock.set_at)
+    }
+
+    /// The tags in use and those that ended and are not forgotten, in their order.
+    pub fn known_tags(&self) -> BTreeSet<Tag> {
+        self.tag_uses.keys().copied().chain(self.ended.tags()).collect()
+    }
+
+    /// Whether a tag is in use, or ended and is not forgotten.
+    pub fn knows_tag(&self, tag: Tag) -> bool {
+        self.tag_uses.contains_key(&tag) || self.ended.get(tag).is_some()
+    }
+
     /// Whether the host was asked to give back any address of `range`.
     pub fn is_requested(&self, range: DpaRange) -> bool {
         self.requested.overlaps(&(range.start.0..range.end()))

@@ -59,6 +59,9 @@ impl State {
         let asked = GetDcExtentListIn::read_from_bytes(payload).map_err(|_| ReturnCode::InvalidPayloadLength)?;
         let (start, total) = (asked.start.get() as usize, self.accepted.len());
         if start > total {
+            #[cfg(feature = "planted-bug")]
+            panic!("a list of {total} extents was asked for its extent {start}");
+            #[cfg(not(feature = "planted-bug"))]
             return Err(ReturnCode::InvalidInput);
         }
         let room = config.mailbox_payload_bytes().saturating_sub(size_of::<GetDcExtentListOut>());

@@ -156,7 +156,9 @@ impl State {
         }
         let holdings =
             gone_bytes.into_iter().filter_map(|(offer, bytes)| Some((self.accepted.of_offer(offer)?, bytes)));
-        let emptied = holdings.filter(|(holding, bytes)| holding.held_bytes == *bytes);
+        // With the planted bug what is left is forgotten: a part of a holding frees the backend of all of it.
+        let is_planted = cfg!(feature = "planted-bug");
+        let emptied = holdings.filter(|(holding, bytes)| is_planted || holding.held_bytes == *bytes);
         emptied.map(|(holding, _)| holding.backend.clone()).collect()
     }
 }

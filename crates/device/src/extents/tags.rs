@@ -88,6 +88,11 @@ impl EndedTags {
         self.by_tag.get(&tag).copied()
     }
 
+    /// The tags, in their order.
+    pub fn tags(&self) -> impl Iterator<Item = Tag> {
+        self.by_tag.keys().copied()
+    }
+
     pub(super) fn insert(&mut self, tag: Tag, ended: Ended) {
         if tag.is_none() {
             return;

@@ -14,7 +14,8 @@ use super::{Plan, Standing, State, Steps, TaggedRange, Verdict};
 impl State {
     pub(super) fn plan_unplug(&self, config: &DeviceConfig, removal: Removal, decoders: u32) -> Result<Plan, Refusal> {
         let (extents, offers) = (self.accepted.len() as u32, self.offers.len() as u32);
-        if removal == Removal::Requested && extents + offers + decoders > 0 {
+        let is_in_use = [extents, offers, decoders].into_iter().any(|count| count > 0);
+        if removal == Removal::Requested && is_in_use {
             return Err(Refusal::DeviceInUse { id: config.id.clone(), extents, offers, decoders });
         }
         let held: Vec<_> = self.accepted.listed().map(TaggedRange::of).collect();

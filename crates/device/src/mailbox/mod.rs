@@ -11,7 +11,7 @@
 mod commands;
 
 use bincode::{Decode, Encode};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wire::{EventInterruptMode, EventInterruptSetting, EventLog, Opcode, ReturnCode};
 
 use crate::config::DeviceConfig;
@@ -31,7 +31,7 @@ pub const EVENT_VECTORS: [u8; 5] = [1, 2, 3, 4, 5];
 pub const MSIX_TABLE_BYTES: usize = MSIX_VECTORS * 16;
 
 /// What reaches the mailbox.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// A write to configuration space that changed something.
@@ -64,7 +64,7 @@ pub enum Input {
         /// The payload length that was declared.
         declared_len_bytes: u32,
         /// The payload: as long as declared, or as the payload area is if that is less.
-        #[serde(serialize_with = "crate::hex::serialize")]
+        #[serde(with = "crate::hex")]
         payload: Vec<u8>,
     },
 }

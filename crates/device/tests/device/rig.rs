@@ -85,7 +85,7 @@ impl Rig {
         let stamp = Stamp { seq: Seq(self.seq), time: VmTime(self.seq * 1000) };
         let index = DeviceIndex(device);
         let (_, decision) = decide(&self.vm, index, stamp, input, outcomes).expect("a device");
-        let before = self.vm.clone();
+        let before = laws::Before::of(&self.vm, index, &decision.facts);
         for fact in &decision.facts {
             self.vm.admit(index, fact).expect("what is decided is admitted");
             self.vm.evolve(index, stamp, fact);

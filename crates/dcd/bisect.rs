@@ -1,0 +1,80 @@
+//! `dcd bisect`: the first record where a law breaks or a path has a value.
+//!
+//! Neither question divides a journal in two for certain (a law that is broken may hold again, a value may come back), so
+//! that the first record is found by one fold, which looks only after records that can matter.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use device::Seq;
+use device::laws::Law;
+use replay::PathValue;
+use serde_json::json;
+
+use crate::print_text;
+use crate::question::Asked;
+
+/// Find the first record after which a law is broken or a path has a value.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: dcd bisect ~/.local/state/dcd/journal --law backend-one-owner\n\
+                        Example: dcd bisect --path backends.tm0.holder.state=attached\n\n\
+                        The value 'absent' is nothing at the path. The exit code is 0 only if there is such a record.")]
+pub(crate) struct Bisect {
+    /// The journal's directory; default: that of the latest bare `dcd run`.
+    journal: Option<PathBuf>,
+    #[command(flatten)]
+    question: Question,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Question {
+    /// Where this law is broken first; `dcd laws` lists them.
+    #[arg(long, value_name = "NAME")]
+    law: Option<String>,
+    /// Where this path has this value first.
+    #[arg(long, value_name = "PATH=VALUE")]
+    path: Option<PathValue>,
+}
+
+impl Bisect {
+    /// Finds it.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let asked = Asked::open(self.journal.as_deref())?;
+        let last = asked.history.last();
+        let (what, found) = match (&self.question.law, &self.question.path) {
+            (Some(name), _) => {
+                let found = asked.history.first_broken(Law::named(name)?)?;
+                (format!("law {name} is broken"), found.map(|(seq, broken)| (seq, broken.detail)))
+            }
+            (None, Some(wanted)) => {
+                let found = asked.history.first_value(wanted)?;
+                (wanted.to_string(), found.map(|seq| (seq, String::new())))
+            }
+            (None, None) => bail!("ask for a law or for a path"),
+        };
+        let Some((seq, detail)) = found else {
+            return Err(asked.no_answer(format!("'{what}' is so after none of the {} records", last.0), last));
+        };
+        self.print(&asked, &what, seq, &detail)
+    }
+
+    fn print(&self, asked: &Asked, what: &str, seq: Seq, detail: &str) -> anyhow::Result<()> {
+        if seq == Seq(0) {
+            let line = json!({"question": what, "record": 0});
+            return print_text(&if self.json { format!("{line}\n") } else { format!("{what} from the start\n") });
+        }
+        let record = asked.history.record(seq).context("the record")?;
+        if self.json {
+            let row = asked.row(record);
+            let line = json!({"question": what, "record": seq.0, "detail": detail, "row": row});
+            return print_text(&format!("{line}\n"));
+        }
+        let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+        let lines = [format!("{what} first after {seq}{detail}"), asked.told(record), asked.replay_line(seq)];
+        print_text(&format!("{}\n", lines.join("\n")))
+    }
+}

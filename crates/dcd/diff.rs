@@ -1,0 +1,81 @@
+//! `dcd diff`: two journals, where they part.
+
+use std::path::PathBuf;
+
+use device::Seq;
+use device::inspect::Path;
+use replay::{Diff as Found, Parting};
+use serde_json::{Value as Json, json};
+
+use crate::print_text;
+use crate::question::{Asked, json_of_changes, lines_of_changes, seq};
+
+/// Compare two journals: the first input that differs, then the difference of their states, path by path.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: dcd diff good bad --path backends\n\n\
+                        The exit code is 0 only if nothing differs. Times are not compared.")]
+pub(crate) struct Diff {
+    /// One journal's directory.
+    first: PathBuf,
+    /// The other's.
+    second: PathBuf,
+    /// Compare the states only at and below this path.
+    #[arg(long, default_value = "")]
+    path: Path,
+    /// Compare the states after this record of both; default: at the end of each.
+    #[arg(long, value_name = "#N", value_parser = seq)]
+    at: Option<Seq>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Diff {
+    /// Compares.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let (mut first, mut second) = (Asked::open(Some(&self.first))?, Asked::open(Some(&self.second))?);
+        let found = replay::diff(&mut first.history, &mut second.history, &self.path, self.at)?;
+        let differs = found.input.is_some() || found.decision.is_some() || !found.changes.is_empty();
+        if self.json {
+            print_text(&format!("{}\n", json_of(&first, &second, &found)))?;
+        } else if differs {
+            print_text(&told(&first, &second, &found))?;
+        } else {
+            print_text("the same inputs, the same decisions, the same state\n")?;
+        }
+        if differs { Err(crate::Differs.into()) } else { Ok(()) }
+    }
+}
+
+fn told(first: &Asked, second: &Asked, found: &Found) -> String {
+    let side = |asked: &Asked, record: &Option<_>| match record {
+        Some(record) => asked.told(record),
+        None => format!("it ends with {}", asked.history.last()),
+    };
+    let parting = |what: &str, parting: &Parting| {
+        let (a, b) = (side(first, &parting.first), side(second, &parting.second));
+        format!("{what}\n{}: {a}\n{}: {b}\n", first.dir.display(), second.dir.display())
+    };
+    let decision = found.decision.as_ref().map(|found| parting("the same input, another decision:", found));
+    let input = match &found.input {
+        Some(found) => parting("the first input that differs:", found),
+        None => "the same inputs\n".to_owned(),
+    };
+    let states = match found.changes.len() {
+        0 => "the same state\n".to_owned(),
+        count => format!("{count} values differ:\n{}", lines_of_changes(&found.changes)),
+    };
+    [decision.unwrap_or_default(), input, states].concat()
+}
+
+fn json_of(first: &Asked, second: &Asked, found: &Found) -> Json {
+    let parting = |found: &Option<Parting>| {
+        found.as_ref().map(|found| {
+            let a = found.first.as_ref().map(|record| first.row(record));
+            let b = found.second.as_ref().map(|record| second.row(record));
+            json!({"record": found.seq.0, "first": a, "second": b})
+        })
+    };
+    let changes = json_of_changes(&found.changes);
+    json!({"input": parting(&found.input), "decision": parting(&found.decision), "state": changes})
+}

@@ -1,0 +1,100 @@
+//! What the questions to a journal have in common: which journal, and how an answer is written.
+
+use std::path::{Path, PathBuf};
+
+use device::Seq;
+use device::inspect::{Change, Value};
+use journal::record::Record;
+use replay::{DeviceNames, History, Row};
+use serde_json::{Map, Value as Json, json};
+
+use crate::journal_verb::{Opened, open};
+use crate::place;
+
+/// The journal that is asked.
+pub(crate) struct Asked {
+    /// Where it is.
+    pub(crate) dir: PathBuf,
+    /// What is in it.
+    pub(crate) history: History,
+}
+
+impl Asked {
+    /// Reads a journal that no process holds; where none is named, that of the latest bare `dcd run`.
+    pub(crate) fn open(dir: Option<&Path>) -> anyhow::Result<Self> {
+        let dir = dir.map_or_else(place::journal, |dir| Ok(dir.to_owned()))?;
+        let Opened { genesis, records } = open(&dir)?;
+        Ok(Self { history: History::new(genesis, records)?, dir })
+    }
+
+    /// The line that shows a position again. Without `#`, which begins a comment in a shell.
+    pub(crate) fn replay_line(&self, seq: Seq) -> String {
+        format!("replay with: dcd replay {} --until {}", self.dir.display(), seq.0)
+    }
+
+    /// A question that found no answer: why, and as the last line how to look at the place.
+    pub(crate) fn no_answer(&self, error: impl std::fmt::Display, seq: Seq) -> anyhow::Error {
+        anyhow::anyhow!("{error}\n{}", self.replay_line(seq))
+    }
+
+    /// A record in columns.
+    pub(crate) fn row(&self, record: &Record) -> Row {
+        let mut names = DeviceNames::default();
+        let before = self.history.records().iter().take_while(|other| other.stamp.seq < record.stamp.seq);
+        before.for_each(|other| names.follow(other));
+        Row::of(&names, record)
+    }
+
+    /// A record in one sentence.
+    pub(crate) fn told(&self, record: &Record) -> String {
+        let Row { record, time_ms, device, from, input, outcome, .. } = self.row(record);
+        let device = if device.is_empty() { "the VM".to_owned() } else { device };
+        let outcome = if outcome.is_empty() { "done".to_owned() } else { outcome };
+        format!("{record} at {time_ms} ms, {from} to {device}: {input}\n  {outcome}")
+    }
+}
+
+/// A record, `#312` or `312`.
+pub(crate) fn seq(text: &str) -> Result<Seq, String> {
+    replay::parse_seq(text).map_err(|error| error.to_string())
+}
+
+/// A value for programs: numbers as numbers, all else as people read it.
+pub(crate) fn json_of(value: &Value) -> Json {
+    match value {
+        Value::Number(number) => json!(number),
+        value => json!(value.to_string()),
+    }
+}
+
+/// Values by their paths.
+pub(crate) fn json_of_all(values: &[(String, Value)]) -> Json {
+    Json::Object(values.iter().map(|(path, value)| (path.clone(), json_of(value))).collect::<Map<_, _>>())
+}
+
+/// Changes for programs.
+pub(crate) fn json_of_changes(changes: &[Change]) -> Json {
+    let side = |value: &Option<Value>| value.as_ref().map_or(Json::Null, json_of);
+    let one =
+        |change: &Change| json!({"path": change.path, "before": side(&change.before), "after": side(&change.after)});
+    changes.iter().map(one).collect()
+}
+
+/// Values as lines.
+pub(crate) fn lines_of(values: &[(String, Value)]) -> String {
+    values.iter().map(|(path, value)| format!("{path} = {value}\n")).collect()
+}
+
+/// Most changes that are shown to people.
+const CHANGES_SHOWN: usize = 40;
+
+/// Changes as lines.
+pub(crate) fn lines_of_changes(changes: &[Change]) -> String {
+    let side = |value: &Option<Value>| value.as_ref().map_or_else(|| "absent".to_owned(), Value::to_string);
+    let line = |change: &Change| format!("  {}: {} -> {}\n", change.path, side(&change.before), side(&change.after));
+    let mut lines: String = changes.iter().take(CHANGES_SHOWN).map(line).collect();
+    if changes.len() > CHANGES_SHOWN {
+        lines.push_str(&format!("  and {} more; --json shows all\n", changes.len() - CHANGES_SHOWN));
+    }
+    lines
+}

@@ -1,0 +1,297 @@
+//! Shrinking: from a recording of the field to the few inputs that still show what is wrong.
+//!
+//! ```text
+//!  steps ─▶ up to where it shows ─▶ whole kinds away ─▶ halves, quarters, … single operations away ─▶ payloads simpler
+//! ```
+//!
+//! Every candidate is decided from the first step on by this build, so that what stays is a journal like any other.
+//! Deliberately absent: a search for another bug. What counts is the one question, asked after every record.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use device::laws::Law;
+use device::operation::{Actor, Fact};
+use device::vm::Vm;
+use device::{Seq, extents};
+use journal::record::{Record, RecordedReply};
+use thiserror::Error;
+
+use crate::fold::FoldError;
+use crate::history::{History, PathValue};
+use crate::recheck::Divergence;
+use crate::renumber::renumber;
+use crate::rerun::{Decided, Numbers, Step, rerun, rerun_all};
+use crate::simplify::simpler;
+
+/// What a shrunk journal must still show.
+#[derive(Clone)]
+pub enum Question {
+    /// A law is broken.
+    Law(&'static Law),
+    /// A path has a value.
+    Path(PathValue),
+    /// Deciding panics.
+    Panics,
+    /// What is recorded is not what this build decides: the first such record, and both of its sides as they are.
+    Diverges,
+}
+
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Law(law) => write!(f, "law {} is broken", law.name),
+            Self::Path(wanted) => wanted.fmt(f),
+            Self::Panics => f.write_str("deciding panics"),
+            Self::Diverges => f.write_str("the recorded decision is not this build's"),
+        }
+    }
+}
+
+/// Why there is nothing to shrink.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ShrinkError {
+    /// The journal does not show it.
+    #[error("nothing to shrink: '{question}' is not so after any of {records} records")]
+    NotThere {
+        /// What was asked.
+        question: String,
+        /// How many records there are.
+        records: u64,
+    },
+    /// The journal shows it, and this build does not decide so any more.
+    #[error(
+        "'{question}' is so at {at} as it was recorded; this build decides otherwise and does not come there: see dcd replay --check, or shrink with --diverges"
+    )]
+    Decided {
+        /// What was asked.
+        question: String,
+        /// Where it is so.
+        at: Seq,
+    },
+    /// The journal does not fold.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+}
+
+/// What is left.
+#[derive(Clone, Debug)]
+pub struct Shrunk {
+    /// The steps, each with the record that it is from.
+    pub steps: Vec<Step>,
+    /// Their records, gapless.
+    pub records: Vec<Record>,
+    /// The record that shows it.
+    pub at: Seq,
+    /// How many inputs there were.
+    pub from: usize,
+    /// How many candidates were decided.
+    pub runs: u64,
+    /// What is wrong there, in a sentence.
+    pub detail: String,
+}
+
+/// Whether the journal as recorded shows it, and where.
+///
+/// # Errors
+/// If it does not fold up to there.
+fn recorded(history: &History, question: &Question) -> Result<Option<Seq>, FoldError> {
+    match question {
+        Question::Law(law) => Ok(history.first_broken(law)?.map(|(seq, _)| seq)),
+        Question::Path(wanted) => history.first_value(wanted),
+        Question::Panics => {
+            let panics = |record: &&Record| matches!(record.reply, RecordedReply::Panicked(_));
+            Ok(history.records().iter().find(panics).map(|record| record.stamp.seq))
+        }
+        Question::Diverges => Ok(history.first_divergence()?.map(|divergence| divergence.seq)),
+    }
+}
+
+/// Shrinks a journal.
+///
+/// # Errors
+/// If this build, deciding the journal's inputs, does not come to what is asked.
+pub fn shrink(
+    history: &History,
+    question: &Question,
+    progress: &mut dyn FnMut(u64, usize),
+) -> Result<Shrunk, ShrinkError> {
+    let there = recorded(history, question)?;
+    let all: Vec<_> = history.records().iter().map(Step::of).collect();
+    let mut trial = Trial::new(history, question, there)?;
+    let Some(shown) = trial.shown(&all) else {
+        let question = question.to_string();
+        return Err(match there {
+            Some(at) => ShrinkError::Decided { question, at },
+            None => ShrinkError::NotThere { question, records: history.last().0 },
+        });
+    };
+    let mut steps: Vec<_> = all.iter().take_while(|step| step.record <= shown.at).cloned().collect();
+    let mut shows = |steps: &[Step]| {
+        let shows = trial.shown(steps).is_some();
+        progress(trial.runs, steps.len());
+        shows
+    };
+    for kind in kinds(history, &steps) {
+        let fewer: Vec<_> = steps.iter().filter(|step| !kind.contains(&step.operation)).cloned().collect();
+        if fewer.len() < steps.len() && shows(&fewer) {
+            steps = fewer;
+        }
+    }
+    steps = fewest(steps, &mut shows);
+    while let Some(better) = simpler(&steps).into_iter().find(|candidate| shows(candidate)) {
+        steps = fewest(better, &mut shows);
+    }
+    trial.finish(steps, all.len())
+}
+
+/// Sets of operations that often matter to nobody, largest first: those that decided nothing, those of one actor, those
+/// of one tag.
+fn kinds(history: &History, steps: &[Step]) -> Vec<BTreeSet<Seq>> {
+    let records = &history.records()[..steps.len()];
+    let of = |is_kind: &dyn Fn(&Record) -> bool| -> BTreeSet<Seq> {
+        records.iter().filter(|record| is_kind(record)).map(|record| record.operation).collect()
+    };
+    let mut kinds = vec![of(&|record| record.facts.is_empty())];
+    for actor in [Actor::Mailbox, Actor::Windows] {
+        kinds.push(of(&|record| record.actor() == actor));
+    }
+    kinds.push(of(&|record| record.facts.iter().all(is_of_log)));
+    kinds
+}
+
+/// Whether a fact only moves the event log, which most of what goes wrong does not need.
+fn is_of_log(fact: &Fact) -> bool {
+    matches!(fact, Fact::Extents(extents::Fact::EventsCleared { .. } | extents::Fact::AllEventsCleared))
+}
+
+/// Takes operations away as long as the rest still shows it: in halves, in quarters, in the end one by one.
+fn fewest(mut steps: Vec<Step>, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<Step> {
+    let mut chunk = operations(&steps).len().div_ceil(2);
+    while chunk > 0 {
+        let (mut at, mut is_shorter) = (0, false);
+        loop {
+            let operations = operations(&steps);
+            let Some(first) = operations.get(at) else { break };
+            let behind = operations.get(at + chunk);
+            let is_out = |step: &Step| step.operation >= *first && behind.is_none_or(|next| step.operation < *next);
+            let fewer: Vec<_> = steps.iter().filter(|step| !is_out(step)).cloned().collect();
+            if shows(&fewer) {
+                (steps, is_shorter) = (fewer, true);
+            } else {
+                at += chunk;
+            }
+        }
+        // What could not go alone may go now that others are gone.
+        chunk = if chunk == 1 && is_shorter { 1 } else { chunk / 2 };
+    }
+    steps
+}
+
+fn operations(steps: &[Step]) -> Vec<Seq> {
+    let mut operations: Vec<_> = steps.iter().map(|step| step.operation).collect();
+    operations.dedup();
+    operations
+}
+
+/// Where a run shows it.
+struct Shown {
+    at: Seq,
+    detail: String,
+}
+
+/// The question, and what a run must be held against.
+struct Trial<'a> {
+    start: Vm,
+    question: &'a Question,
+    target: Option<Target>,
+    runs: u64,
+}
+
+/// The record that diverges, and what this build makes of it.
+struct Target {
+    recorded: Record,
+    decided: Record,
+    divergence: Divergence,
+}
+
+impl<'a> Trial<'a> {
+    fn new(history: &History, question: &'a Question, there: Option<Seq>) -> Result<Self, ShrinkError> {
+        let start = Vm::new(history.genesis().config.clone());
+        let mut trial = Self { start, question, target: None, runs: 0 };
+        if let (Question::Diverges, Some(at)) = (question, there) {
+            trial.target = history.first_divergence()?.and_then(|divergence| {
+                let recorded = history.record(at).ok()?.clone();
+                let steps: Vec<_> = history.records()[..at.0 as usize].iter().map(Step::of).collect();
+                let (mut kept, _) = rerun_all(trial.start.clone(), &steps, Numbers::Own);
+                let decided = kept.pop().filter(|record| record.stamp.seq == at)?;
+                Some(Target { recorded, decided, divergence })
+            });
+        }
+        Ok(trial)
+    }
+
+    /// Where a run of these steps shows it first.
+    fn shown(&mut self, steps: &[Step]) -> Option<Shown> {
+        self.runs += 1;
+        let mut shown = None;
+        rerun(&mut self.start.clone(), steps, Numbers::Own, &mut |decided| match self.ask(decided) {
+            Answer::No => ControlFlow::Continue(()),
+            Answer::NoMore => ControlFlow::Break(()),
+            Answer::Yes(detail) => {
+                shown = Some(Shown { at: decided.record.stamp.seq, detail });
+                ControlFlow::Break(())
+            }
+        });
+        shown
+    }
+
+    /// The question, after one record.
+    fn ask(&self, decided: &Decided<'_>) -> Answer {
+        let record = decided.record;
+        match (self.question, &self.target) {
+            (Question::Law(law), _) => match law.check(decided.before, decided.after) {
+                Ok(()) => Answer::No,
+                Err(broken) => Answer::Yes(broken.to_string()),
+            },
+            (Question::Path(wanted), _) if wanted.is_written_by(record) && wanted.holds(decided.after) => {
+                Answer::Yes(wanted.to_string())
+            }
+            (Question::Panics, _) => match &record.reply {
+                RecordedReply::Panicked(message) => Answer::Yes(message.clone()),
+                RecordedReply::Whole(_) | RecordedReply::Digest { .. } => Answer::No,
+            },
+            (Question::Diverges, Some(target)) if record.stamp.seq == target.recorded.stamp.seq => {
+                let is_as_it_was = record.answers == target.decided.answers
+                    && record.facts == target.decided.facts
+                    && record.reply == target.decided.reply;
+                if is_as_it_was { Answer::Yes(target.divergence.to_string()) } else { Answer::NoMore }
+            }
+            (Question::Path(_) | Question::Diverges, _) => Answer::No,
+        }
+    }
+
+    fn finish(&mut self, steps: Vec<Step>, from: usize) -> Result<Shrunk, ShrinkError> {
+        let gone = || ShrinkError::NotThere { question: self.question.to_string(), records: steps.len() as u64 };
+        let (mut records, _) = rerun_all(self.start.clone(), &steps, Numbers::GaplessAfter(Seq(0)));
+        let runs = self.runs;
+        let shown = self.shown(&steps);
+        let detail = shown.map(|shown| shown.detail).ok_or_else(gone)?;
+        if let Some(target) = &self.target {
+            // The recorded side is what is wrong: it stands in the place of what this build decides.
+            records.pop();
+            let places = steps.iter().zip(1..).map(|(step, place)| (step.record, Seq(place))).collect();
+            records.push(renumber(target.recorded.clone(), steps.last().map(|step| step.time), &places));
+        }
+        let at = Seq(records.len() as u64);
+        Ok(Shrunk { steps, records, at, from, runs, detail })
+    }
+}
+
+/// What one record says to the question.
+enum Answer {
+    Yes(String),
+    No,
+    /// No, and no later one can.
+    NoMore,
+}

@@ -1,0 +1,92 @@
+//! What if: a journal forked at a record that is left out or changed, and decided on from there.
+
+use std::collections::BTreeMap;
+
+use device::Seq;
+use device::operation::Input;
+use journal::record::{Genesis, Parent, Record};
+
+use crate::history::{History, HistoryError};
+use crate::rerun::{End, Numbers, Step, rerun_all};
+
+/// What is done to a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// It never came.
+    Drop,
+    /// Something else came.
+    Replace(Input),
+}
+
+/// A later record that is not what it was. Both sides have the numbers of the journal that was forked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// As recorded.
+    pub was: Record,
+    /// As it is now; `None` where the input reaches nobody, because its device is not there or the run has ended.
+    pub is: Option<Record>,
+}
+
+/// A fork.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    /// Its genesis, which names its parent.
+    pub genesis: Genesis,
+    /// Its records, gapless.
+    pub records: Vec<Record>,
+    /// Records that it has in common with its parent.
+    pub shared: Seq,
+    /// Records behind those that were decided again.
+    pub later: u64,
+    /// Those of them that changed.
+    pub changes: Vec<Changed>,
+    /// Where deciding ended.
+    pub end: End,
+}
+
+/// Forks a journal. `parent` says where it is and what is changed, for the genesis of the fork.
+///
+/// # Errors
+/// If there is no such record, or a record before the first edit does not fit.
+pub fn whatif(
+    history: &mut History,
+    edits: &BTreeMap<Seq, Edit>,
+    parent: impl FnOnce(Seq) -> Parent,
+) -> Result<Fork, HistoryError> {
+    for seq in edits.keys() {
+        history.record(*seq)?;
+    }
+    let first = edits.keys().next().copied().unwrap_or(Seq(history.last().0 + 1));
+    let shared = Seq(first.0 - 1);
+    let start = history.at(shared)?.into_vm();
+    let later = &history.records()[shared.0 as usize..];
+    let steps: Vec<_> = later.iter().filter_map(|record| edited(record, edits)).collect();
+
+    let (own, _) = rerun_all(start.clone(), &steps, Numbers::Own);
+    let changes = changes(later, edits, own);
+    let (gapless, end) = rerun_all(start, &steps, Numbers::GaplessAfter(shared));
+    let records = [&history.records()[..shared.0 as usize], &gapless].concat();
+    let genesis = Genesis { parent: Some(parent(shared)), ..history.genesis().clone() };
+    let later = (later.len() - edits.len()) as u64;
+    Ok(Fork { genesis, records, shared, later, changes, end })
+}
+
+fn edited(record: &Record, edits: &BTreeMap<Seq, Edit>) -> Option<Step> {
+    match edits.get(&record.stamp.seq) {
+        None => Some(Step::of(record)),
+        Some(Edit::Drop) => None,
+        Some(Edit::Replace(input)) => Some(Step { input: input.clone(), ..Step::of(record) }),
+    }
+}
+
+/// What differs, the edited records aside.
+fn changes(later: &[Record], edits: &BTreeMap<Seq, Edit>, own: Vec<Record>) -> Vec<Changed> {
+    let mut own: BTreeMap<_, _> = own.into_iter().map(|record| (record.stamp.seq, record)).collect();
+    let others = later.iter().filter(|record| !edits.contains_key(&record.stamp.seq));
+    others
+        .filter_map(|was| {
+            let is = own.remove(&was.stamp.seq);
+            (is.as_ref() != Some(was)).then(|| Changed { was: was.clone(), is })
+        })
+        .collect()
+}

@@ -1,0 +1,10 @@
+//! Questions to a journal, asked of one that `dcd demo` made and of a longer one.
+
+mod bugs;
+mod corpus;
+mod demo;
+mod field;
+mod long;
+mod program;
+mod readme;
+mod shrinking;

@@ -1,0 +1,85 @@
+//! From many inputs to few.
+
+use device::operation::{Fact, Input};
+use device::{Seq, extents};
+use journal::record::{Record, RecordedReply};
+use replay::{History, Question, ShrinkError, Shrunk, replay, shrink};
+
+use crate::field::{Field, tag};
+
+fn asked(field: Field, question: &Question) -> Result<Shrunk, ShrinkError> {
+    let history = History::new(field.genesis, field.records).expect("a VM");
+    shrink(&history, question, &mut |_, _| ())
+}
+
+fn path(text: &str) -> Question {
+    Question::Path(text.parse().expect("a path and a value"))
+}
+
+#[test]
+fn a_value_needs_what_led_to_it() {
+    let shrunk = asked(Field::with_cycles(300), &path("backends.tm240.holder.state=attached")).expect("few inputs");
+    // Plug, backend, add, answer; of two extents one is enough.
+    assert_eq!((shrunk.records.len(), shrunk.at), (4, Seq(4)));
+    let Input::Extents(extents::Input::Add(add)) = &shrunk.records[2].input else { panic!("an add") };
+    assert_eq!((add.tag, add.extents.len()), (tag(240), 1));
+    assert!(shrunk.records.iter().all(|record| record.stamp.time.0 == 0));
+    assert!(shrunk.from > 2_000 && shrunk.runs < 400, "{} runs", shrunk.runs);
+    let genesis = Field::new().genesis;
+    assert!(replay(&genesis, &shrunk.records, &mut |_| ()).expect("a VM").finding().is_none());
+}
+
+#[test]
+fn what_is_not_there_cannot_be_shrunk() {
+    let refused = |question| asked(Field::with_cycles(3), &question).expect_err("nothing").to_string();
+    assert!(refused(path("backends.tm99.holder.state=attached")).contains("is not so after any of"));
+    assert!(refused(Question::Panics).contains("'deciding panics' is not so"));
+    assert!(refused(Question::Diverges).contains("is not so"));
+}
+
+fn accepts(record: &Record) -> bool {
+    record.facts.iter().any(|fact| matches!(fact, Fact::Extents(extents::Fact::Accepted { .. })))
+}
+
+/// A decision of another build, in the middle of a recording: both of its sides stay as they are.
+#[test]
+fn a_divergence_keeps_both_of_its_sides() {
+    let mut field = Field::with_cycles(60);
+    let at = field.records.iter().rposition(accepts).expect("an answer");
+    field.records[at].facts.pop();
+    field.records.truncate(at + 1);
+    let before = replay(&field.genesis, &field.records, &mut |_| ()).expect("a VM").divergence.expect("a divergence");
+    let genesis = field.genesis.clone();
+    let shrunk = asked(field, &Question::Diverges).expect("few inputs");
+    assert!(shrunk.records.len() <= 12, "{} inputs", shrunk.records.len());
+    let after = replay(&genesis, &shrunk.records, &mut |_| ()).expect("a VM").divergence.expect("a divergence");
+    assert_eq!((after.seq, after.difference), (Seq(shrunk.records.len() as u64), before.difference));
+}
+
+/// The law is broken as recorded, and this build does not decide so: it says so, and what to ask instead.
+#[test]
+fn what_only_another_build_decided_is_named() {
+    let mut field = Field::with_cycles(20);
+    let at = field.records.iter().rposition(accepts).expect("an answer");
+    field.records[at].facts.retain(|fact| !matches!(fact, Fact::Backends(_)));
+    field.records.truncate(at + 1);
+    let law = device::laws::Law::named("backend-one-owner").expect("a law");
+    let refused = asked(field, &Question::Law(law)).expect_err("it is fixed");
+    assert_eq!(
+        refused,
+        ShrinkError::Decided { question: "law backend-one-owner is broken".into(), at: Seq(at as u64 + 1) }
+    );
+    assert!(refused.to_string().contains("shrink with --diverges"));
+}
+
+/// A panic that was recorded and is repaired is not there to be shrunk; that it was recorded is said.
+#[test]
+fn a_panic_of_another_build_is_named() {
+    let mut field = Field::with_cycles(3);
+    let last = field.records.last_mut().expect("a record");
+    last.facts.clear();
+    last.reply = RecordedReply::Panicked("an invariant".into());
+    let at = last.stamp.seq;
+    let refused = asked(field, &Question::Panics).expect_err("it is fixed");
+    assert_eq!(refused, ShrinkError::Decided { question: "deciding panics".into(), at });
+}
