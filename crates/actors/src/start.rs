@@ -198,7 +198,7 @@ pub enum StartError {
         reason: String,
     },
     /// There is no guest on KVM.
-    #[error(transparent)]
+    #[error("there is no guest on KVM; --accel soft needs nothing of the host")]
     Kvm(#[from] KvmError),
     /// Guest memory cannot be had.
     #[error("guest memory of {size_bytes} bytes: {error}")]

@@ -121,10 +121,10 @@ fn device_request(id: &str, arguments: &Arguments) -> DeviceRequest {
 pub(super) async fn device_del(vm: &Vm, arguments: &Arguments, events: &EventSender) -> Result<Value, QmpError> {
     let path = required_text(arguments, "id")?;
     let not_found = || QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{path}' not found"));
-    let device = device_by_path(vm, path).map_err(|_| not_found())?;
-    let id = vm.device_config(device).ok_or_else(not_found)?.id.clone();
+    // The id and not the port: by the time that it is asked for its device, the port may have the next one.
+    let (_, device) = device_by_path(vm, path).map_err(|_| not_found())?;
     let removal = if flag(arguments, "force") { Removal::Forced } else { Removal::Requested };
-    vm.device_del(&id, removal).await?;
-    events.send(DEVICE_DELETED.name, json!({"device": id, "path": device_path(&id)}));
+    vm.device_del(&device.id, removal).await?;
+    events.send(DEVICE_DELETED.name, json!({"device": device.id, "path": device_path(&device.id)}));
     Ok(nothing())
 }

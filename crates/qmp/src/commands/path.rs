@@ -12,8 +12,10 @@
 //! A path is full (`/machine/peripheral/cxl-vmem0`) or partial: the end of one (`cxl-vmem0`, `peripheral/cxl-vmem0`),
 //! which must be the end of only one.
 
+use std::sync::Arc;
+
 use actors::Vm;
-use device::config::DeviceIndex;
+use device::config::{DeviceConfig, DeviceIndex};
 
 use super::arguments::{Arguments, text};
 use crate::error::{ErrorClass, QmpError};
@@ -83,14 +85,14 @@ pub(super) fn device_of(vm: &Vm, arguments: &Arguments) -> Result<DeviceIndex, Q
             return Err(QmpError::generic("Parameters 'path' and 'qom-path' are the same thing: give exactly one"));
         }
     };
-    device_by_path(vm, path)
+    device_by_path(vm, path).map(|(index, _)| index)
 }
 
 /// The device that a full or partial path names.
-pub(super) fn device_by_path(vm: &Vm, path: &str) -> Result<DeviceIndex, QmpError> {
+pub(super) fn device_by_path(vm: &Vm, path: &str) -> Result<(DeviceIndex, Arc<DeviceConfig>), QmpError> {
     let devices = vm.devices();
     let named = devices.iter().find(|(_, device)| names(path, &device_path(&device.id)));
-    named.map(|(index, _)| *index).ok_or_else(|| {
+    named.cloned().ok_or_else(|| {
         let ids: Vec<_> = devices.iter().map(|(_, device)| device.id.as_str()).collect();
         QmpError::generic(format!(
             "Unable to resolve CXL type 3 device: '{path}' names none (there is {})",

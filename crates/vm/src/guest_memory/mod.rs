@@ -62,7 +62,7 @@ pub enum LayoutError {
     Vcpus(u32),
     /// RAM is too small.
     #[error(
-        "{vcpus} vCPUs that reach so far need {needed_bytes:#x} bytes of RAM below 2 GiB, there are {size_bytes:#x}"
+        "a guest of {vcpus} vCPUs and such windows needs {needed_bytes:#x} bytes of RAM below 2 GiB, and there are {size_bytes:#x}: give more --memory"
     )]
     Ram {
         /// How many vCPUs there are.
