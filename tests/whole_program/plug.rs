@@ -247,7 +247,7 @@ fn doorbells_adds_and_unplugs_race_and_the_journal_agrees() {
         assert_eq!(held.expect("a VM"), 0);
         let records = vm.end();
         let unplugs = nothing_after_an_unplug(&records);
-        assert!(unplugs > 2, "only {unplugs} unplugs");
+        assert!(unplugs > 10, "only {unplugs} unplugs");
     }
 }
 
@@ -282,7 +282,7 @@ fn operate(vm: &InProcess, seed: u64) {
 /// Plugs and unplugs a lazy and a plain device; two threads do, and are in each other's way.
 fn plug(vm: &InProcess, seed: u64) {
     let mut dice = Dice(seed | 1 << 45);
-    for _ in 0..40 {
+    for _ in 0..90 {
         let id = ["d1", "d2"][dice.roll(2) as usize];
         let forced = dice.roll(4) > 0;
         match dice.roll(3) {
