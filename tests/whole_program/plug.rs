@@ -344,3 +344,26 @@ fn an_unplug_means_the_device_with_the_id_and_never_the_next_in_its_port() {
     }
     vm.end();
 }
+
+/// Seen as: an add that named a device reached the one that was in its port by then.
+#[test]
+fn a_request_means_the_device_with_the_id_and_never_the_next_in_its_port() {
+    let vm = InProcess::start(Wanted { devices: 0, free_ports: 1, ..Wanted::default() });
+    let device = |id: &str| json!({"driver": "cxl-type3", "id": id, "dc-regions-total-size": GIB});
+    vm.object_add("tm0", TAG0, 2 * MIB);
+    for _ in 0..100 {
+        call(&vm, "device_add", device("first")).expect("plugged");
+        thread::scope(|scope| {
+            let adds = scope.spawn(|| {
+                (0..4).for_each(|_| {
+                    checked(call(&vm, "cxl-add-dynamic-capacity", on("first", add_arguments(TAG0, &[(0, 2 * MIB)]))));
+                });
+            });
+            call(&vm, "device_del", json!({"id": "first", "force": true})).expect("forced");
+            call(&vm, "device_add", device("second")).expect("plugged");
+            adds.join().expect("no panic");
+        });
+        call(&vm, "device_del", json!({"id": "second"})).expect("nobody meant it, so it is not in use");
+    }
+    vm.end();
+}

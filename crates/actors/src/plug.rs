@@ -29,7 +29,7 @@ impl Vm {
     ///
     /// Names what the request lacks, or what stands in the way with its record.
     pub async fn device_add(&self, request: DeviceRequest, source: Source) -> Result<Seq, RequestError> {
-        let _plugging = self.parts.plugging.lock().await;
+        let _plugging = self.parts.plugging.write().await;
         let sizes: BTreeMap<_, _> = self.backends(sizes).await?;
         let config = DeviceConfig::new(&request, &|id| sizes.get(id).copied())?;
         let taken: Vec<_> = self.actors().keys().copied().collect();
@@ -69,7 +69,7 @@ impl Vm {
     ///
     /// Says what of the device is in use, or that it was unplugged before.
     pub async fn device_del(&self, id: &str, removal: Removal) -> Result<Seq, RequestError> {
-        let _plugging = self.parts.plugging.lock().await;
+        let _plugging = self.parts.plugging.write().await;
         // By its id, and only now: two clients that unplugged one device at once once took the next device in its port.
         let named = self.devices().into_iter().find(|(_, config)| config.id == id);
         let (device, _) = named.ok_or(RequestError::Unplugged)?;

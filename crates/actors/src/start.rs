@@ -403,7 +403,7 @@ fn spawn(
     });
     let bus = GuestBus::new(platform, gate);
     let guest = GuestVcpu::spawn_for(options.guest.clone(), &bus, processor);
-    let (devices, plugging) = (RwLock::new(actors), tokio::sync::Mutex::default());
+    let (devices, plugging) = (RwLock::new(actors), tokio::sync::RwLock::default());
     Ok(Vm {
         parts: Arc::new(Parts { config, journal, fatal, slots, devices, plugging, guest, bus, maker: options.maker() }),
     })

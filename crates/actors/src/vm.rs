@@ -81,7 +81,7 @@ pub(crate) struct Parts {
     /// The devices that are plugged.
     pub(crate) devices: RwLock<BTreeMap<DeviceIndex, DeviceActors>>,
     /// Held over a plug or an unplug, of which there is one at a time.
-    pub(crate) plugging: tokio::sync::Mutex<()>,
+    pub(crate) plugging: tokio::sync::RwLock<()>,
     pub(crate) guest: ActorRef<GuestVcpu>,
     pub(crate) bus: GuestBus,
     pub(crate) maker: Maker,
@@ -105,6 +105,12 @@ impl Vm {
     /// The devices that are plugged, by root port.
     pub fn devices(&self) -> Vec<(DeviceIndex, Arc<DeviceConfig>)> {
         self.actors().iter().map(|(index, device)| (*index, Arc::clone(&device.config))).collect()
+    }
+
+    /// No device comes or goes while this is held: for who names a device and then works on its port. Not to be held over a
+    /// reset, a plug or an unplug, which wait for it.
+    pub async fn hold_devices(&self) -> impl Drop + use<'_> {
+        self.parts.plugging.read().await
     }
 
     /// One device's configuration.
@@ -187,7 +193,7 @@ impl Vm {
     async fn reset_devices(&self) -> Result<Seq, Stopped> {
         let mut last = self.parts.journal.last();
         // A device that leaves meanwhile needs no reset, and one that comes is at power-on.
-        let _plugging = self.parts.plugging.lock().await;
+        let _plugging = self.parts.plugging.write().await;
         let mailboxes: Vec<_> = self.actors().values().map(|device| device.mailbox.clone()).collect();
         for mailbox in mailboxes {
             let (answer, answered) = oneshot::channel();

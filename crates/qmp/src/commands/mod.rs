@@ -30,6 +30,7 @@ use actors::{RequestError, Vm};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
+use self::arguments::Arguments;
 use crate::error::QmpError;
 use crate::events::EventSender;
 use crate::introspect::introspect;
@@ -147,6 +148,18 @@ impl Service for VmService {
             "device_add" => devices::device_add(vm, given).await,
             "device_del" => devices::device_del(vm, given, events).await,
             "query-memdev" => objects::query_memdev(vm).await,
+            _ => self.on_a_device(command, given).await,
+        }
+    }
+}
+
+impl VmService {
+    /// A command that names a device by its path. The device stays until it is answered: the next in its port would get
+    /// what was meant for it.
+    async fn on_a_device(&self, command: &CommandSchema, given: &Arguments) -> Result<Value, QmpError> {
+        let vm = &self.vm;
+        let _devices = vm.hold_devices().await;
+        match command.name {
             "cxl-add-dynamic-capacity" => capacity::add(vm, given).await,
             "cxl-release-dynamic-capacity" => capacity::release(vm, given).await,
             "cxl-release-dynamic-capacity-status" => capacity::status(vm, given).await,
