@@ -18,12 +18,15 @@ mod handle;
 mod keeper;
 pub mod memory_store;
 pub mod part;
+pub mod portable;
 pub mod record;
 pub mod recover;
+mod restore;
 pub mod sled_store;
 pub mod store;
 
 pub use clock::VmClock;
 pub use handle::{CloseReason, Journal, JournalClosed, OnDurable, OnFailed, Options, read, salvage};
 pub use recover::{Damage, DamageCause, OpenError, Recovered, Stored, Torn};
+pub use restore::restore;
 pub use store::{Durability, Key, Store, StoreError};

@@ -15,6 +15,7 @@ use device::Seq;
 use crate::{
     frame::{self, Chain, FrameError},
     part::{Assembly, Group, PartError},
+    portable::SegmentError,
     store::{Key, Store, StoreError},
 };
 
@@ -53,6 +54,14 @@ pub struct Recovered {
     pub torn: Option<Torn>,
 }
 
+impl Recovered {
+    /// The genesis and every record: sequence, version and body of each frame.
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = (Seq, u16, &[u8])> {
+        let genesis = std::iter::once((Seq(0), self.genesis_version, self.genesis.as_slice()));
+        genesis.chain(self.records.iter().map(|stored| (stored.seq, stored.version, stored.body.as_slice())))
+    }
+}
+
 /// Where a journal stops being intact, and why.
 #[derive(Debug)]
 pub struct Damage {
@@ -88,6 +97,9 @@ pub enum DamageCause {
     /// A frame is not what was written.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A segment of a file is not what was written.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
     /// Whole groups are missing.
     #[error("the next group begins at {stored} and {expected} is due: records in between are missing")]
     Gap {
@@ -131,7 +143,7 @@ pub enum OpenError {
         place: String,
     },
     /// The database below does not open.
-    #[error("the database in {dir} does not open: {message}; keep a copy of the directory and start from a snapshot or an export", dir = .dir.display())]
+    #[error("the database in {dir} does not open: {message}; keep it, and take the intact records out with: dcd journal salvage {dir} OUT", dir = .dir.display())]
     Unopenable {
         /// The journal's directory.
         dir: std::path::PathBuf,
@@ -139,7 +151,9 @@ pub enum OpenError {
         message: String,
     },
     /// It opens, and its contents are not what was written.
-    #[error("{place} is damaged: {damage}; keep a copy, the intact records can still be exported")]
+    #[error(
+        "{place} is damaged: {damage}; keep it, and take the intact records out with: dcd journal salvage {place} OUT"
+    )]
     Damaged {
         /// The directory or store.
         place: String,
@@ -196,7 +210,7 @@ impl Reading {
         Ok(assembly.finish())
     }
 
-    fn take_in(&mut self, group: &Group) -> Result<(), DamageCause> {
+    pub(crate) fn take_in(&mut self, group: &Group) -> Result<(), DamageCause> {
         self.check_place(group.first)?;
         let mut offset = 0;
         // At least one frame: a group without any is damage too, and is found as a frame that is too short.
@@ -221,7 +235,13 @@ impl Reading {
         if stored == expected { Ok(()) } else { Err(DamageCause::Gap { stored, expected }) }
     }
 
-    fn intact(&self) -> Option<Seq> {
+    /// Frames that were read, the genesis too.
+    pub(crate) fn frames(&self) -> u64 {
+        self.intact().map_or(0, |last| last.0 + 1)
+    }
+
+    /// The last record that was read.
+    pub(crate) fn intact(&self) -> Option<Seq> {
         self.genesis.as_ref().map(|_| Seq(self.records.len() as u64))
     }
 

@@ -91,6 +91,16 @@ pub enum StoreError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The operating system refused something about a file that is not a live journal's.
+    #[error("could not {doing} {}: {source}", path.display())]
+    File {
+        /// What was being done, as a verb.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// sled refused.
     #[error("sled could not {doing} {}: {source}; nothing after the last durable record is kept: look at the disk, then start again", path.display())]
     Sled {

@@ -1,0 +1,322 @@
+//! Segments: the pieces of a journal that is one file.
+//!
+//! ```text
+//!  0       4       8     10     12       16        20      24      32              48
+//!  ├ magic ┼ crc32 ┼ ver ┼ kind ┼ stored ┼ unpacked┼ count ┼ first ┼ link          ┼ payload ...
+//!  │ DCDS  │       │ u16 │ u16  │ bytes  │ bytes   │ u32   │ u64   │ 16 bytes      │ stored bytes
+//!                  └─ crc32 covers ───────────────────────────────────────────────────────────┘
+//! link = first 16 bytes of blake3(link before ‖ bytes 8..32 ‖ payload); sixteen zeros stand before the first segment
+//!
+//! kind 1  about     payload: names and texts, as they are                   count: of them           first: 0
+//! kind 2  records   payload: frames, one behind the other, zstd             count: of frames         first: sequence of the first
+//! kind 3  end       no payload                                              count: segments before   first: sequence of the last record
+//! ```
+//!
+//! All numbers are little-endian. Deliberately absent: what a frame holds.
+
+use crate::codec::{self, CodecError};
+use crate::frame::{self, Chain};
+
+use super::About;
+
+/// Version of the form of segments.
+pub const VERSION: u16 = 1;
+
+/// Bytes of the header that stands before every payload.
+pub const HEADER_LEN_BYTES: usize = 48;
+
+/// Frames are gathered until a segment has so many bytes of them.
+pub(super) const UNPACKED_GOAL_BYTES: usize = 256 << 10;
+
+/// A segment holds at most the frames that reach the goal, of which the last may be as long as frames are.
+const UNPACKED_LIMIT_BYTES: usize = UNPACKED_GOAL_BYTES + frame::HEADER_LEN_BYTES + frame::BODY_LIMIT_BYTES;
+
+/// No compressor makes more of it: zstd adds a few bytes to each of its blocks at worst.
+const STORED_LIMIT_BYTES: usize = UNPACKED_LIMIT_BYTES + UNPACKED_LIMIT_BYTES / 128 + 1024;
+
+/// What zstd may keep at hand while it unpacks: 128 MiB, as much as its own command takes without being asked.
+const WINDOW_LOG_MAX: u32 = 27;
+
+const LEVEL: i32 = 9;
+const MAGIC: [u8; 4] = *b"DCDS";
+const CRC_COVERS_FROM: usize = 8;
+const LINK_AT: usize = 32;
+
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What the file says of itself.
+    About,
+    /// Frames.
+    Records,
+    /// Nothing: it says that all segments are there.
+    End,
+}
+
+impl Kind {
+    const ALL: [(Kind, u16); 3] = [(Kind::About, 1), (Kind::Records, 2), (Kind::End, 3)];
+
+    pub(super) fn code(self) -> u16 {
+        Kind::ALL.into_iter().find(|(kind, _)| *kind == self).map_or(0, |(_, code)| code)
+    }
+
+    fn of(code: u16) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|(_, other)| *other == code).map(|(kind, _)| kind)
+    }
+}
+
+/// A segment whose checksum, version and lengths have been checked; not yet its link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Segment<'a> {
+    pub(super) kind: Kind,
+    pub(super) count: u32,
+    pub(super) first: u64,
+    pub(super) link: Chain,
+    unpacked_bytes: usize,
+    head: &'a [u8],
+    payload: &'a [u8],
+}
+
+/// Why bytes are not the segment that should stand there. Offsets are bytes from the start of the file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// The file ends before the segment does.
+    #[error(
+        "the segment at byte {offset} needs {needed_bytes} bytes and the file has {present_bytes} more: it was cut"
+    )]
+    Short {
+        /// Where the segment begins.
+        offset: usize,
+        /// Bytes that it needs.
+        needed_bytes: usize,
+        /// Bytes that are left.
+        present_bytes: usize,
+    },
+    /// No segment begins here.
+    #[error("no segment begins at byte {offset}: there is {stored:02x?} where {MAGIC:02x?} (DCDS) belongs")]
+    Magic {
+        /// Where it should begin.
+        offset: usize,
+        /// What is there.
+        stored: [u8; 4],
+    },
+    /// The header announces more than a segment may hold.
+    #[error("the segment at byte {offset} announces {stored_bytes} bytes and {limit_bytes} is the limit")]
+    Length {
+        /// Where it begins.
+        offset: usize,
+        /// The announced length.
+        stored_bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The contents are not those that were written.
+    #[error(
+        "the segment at byte {offset} is damaged: its crc32 is stored as {stored:#010x} and computes to {computed:#010x}"
+    )]
+    Checksum {
+        /// Where it begins.
+        offset: usize,
+        /// The stored crc32.
+        stored: u32,
+        /// The crc32 of what is there.
+        computed: u32,
+    },
+    /// Written in another form.
+    #[error(
+        "the segment at byte {offset} is of version {stored} and this build reads version {VERSION}: read it with the build that wrote it"
+    )]
+    Version {
+        /// Where it begins.
+        offset: usize,
+        /// The stored version.
+        stored: u16,
+    },
+    /// A whole segment, but not written behind the one before it.
+    #[error(
+        "the segment at byte {offset} does not continue the one before it: segments are missing or of another file"
+    )]
+    Link {
+        /// Where it begins.
+        offset: usize,
+    },
+    /// The checksum is right and a field is not: no build writes this.
+    #[error(
+        "the segment at byte {offset} contradicts itself: its {field} is stored as {stored} where {expected} belongs"
+    )]
+    Field {
+        /// Where it begins.
+        offset: usize,
+        /// Which field.
+        field: &'static str,
+        /// What is stored.
+        stored: u64,
+        /// What belongs there.
+        expected: u64,
+    },
+    /// The payload cannot be unpacked.
+    #[error("the segment at byte {offset} does not unpack: {message}")]
+    Unpack {
+        /// Where it begins.
+        offset: usize,
+        /// What the compressor said.
+        message: String,
+    },
+    /// What the file says of itself cannot be read.
+    #[error("the segment at byte {offset} does not say what the file is: {message}")]
+    About {
+        /// Where it begins.
+        offset: usize,
+        /// What the codec said.
+        message: String,
+    },
+    /// Something stands behind the end.
+    #[error("{len_bytes} bytes stand behind the end of the journal, at byte {offset}")]
+    BehindEnd {
+        /// Where they begin.
+        offset: usize,
+        /// How many.
+        len_bytes: usize,
+    },
+}
+
+/// A segment in bytes, and its link.
+pub(super) fn encode(
+    before: Chain,
+    kind: Kind,
+    count: u32,
+    first: u64,
+    unpacked: &[u8],
+) -> std::io::Result<(Vec<u8>, Chain)> {
+    let packed;
+    let payload = match kind {
+        Kind::Records => {
+            packed = zstd::bulk::compress(unpacked, LEVEL)?;
+            &packed
+        }
+        Kind::About | Kind::End => unpacked,
+    };
+    let mut head = Vec::with_capacity(LINK_AT - CRC_COVERS_FROM);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&kind.code().to_le_bytes());
+    for len in [payload.len(), unpacked.len()] {
+        let len = u32::try_from(len).map_err(|_| std::io::Error::other("a segment of more than 4 GiB"))?;
+        head.extend_from_slice(&len.to_le_bytes());
+    }
+    head.extend_from_slice(&count.to_le_bytes());
+    head.extend_from_slice(&first.to_le_bytes());
+    let link = link(before, &head, payload);
+    let mut bytes = Vec::with_capacity(HEADER_LEN_BYTES + payload.len());
+    bytes.extend_from_slice(&MAGIC);
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&head);
+    bytes.extend_from_slice(&link.0);
+    bytes.extend_from_slice(payload);
+    let crc = crc32fast::hash(&bytes[CRC_COVERS_FROM..]);
+    bytes[4..CRC_COVERS_FROM].copy_from_slice(&crc.to_le_bytes());
+    Ok((bytes, link))
+}
+
+fn link(before: Chain, head: &[u8], payload: &[u8]) -> Chain {
+    let mut hash = blake3::Hasher::new();
+    hash.update(&before.0).update(head).update(payload);
+    let mut link = [0; 16];
+    hash.finalize_xof().fill(&mut link);
+    Chain(link)
+}
+
+/// The segment at `offset`, wherever it belongs.
+pub(super) fn decode(bytes: &[u8], offset: usize) -> Result<Segment<'_>, SegmentError> {
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let short = |needed_bytes| SegmentError::Short { offset, needed_bytes, present_bytes: rest.len() };
+    let header: &[u8; HEADER_LEN_BYTES] = rest.first_chunk().ok_or_else(|| short(HEADER_LEN_BYTES))?;
+    let stored_magic = array(header, 0);
+    if stored_magic != MAGIC {
+        return Err(SegmentError::Magic { offset, stored: stored_magic });
+    }
+    let stored_bytes = u32::from_le_bytes(array(header, 12)) as usize;
+    if stored_bytes > STORED_LIMIT_BYTES {
+        return Err(SegmentError::Length { offset, stored_bytes, limit_bytes: STORED_LIMIT_BYTES });
+    }
+    let needed_bytes = HEADER_LEN_BYTES + stored_bytes;
+    let whole = rest.get(..needed_bytes).ok_or_else(|| short(needed_bytes))?;
+    let (stored, computed) = (u32::from_le_bytes(array(header, 4)), crc32fast::hash(&whole[CRC_COVERS_FROM..]));
+    if stored != computed {
+        return Err(SegmentError::Checksum { offset, stored, computed });
+    }
+    let version = u16::from_le_bytes(array(header, 8));
+    if version != VERSION {
+        return Err(SegmentError::Version { offset, stored: version });
+    }
+    let unpacked_bytes = u32::from_le_bytes(array(header, 16)) as usize;
+    if unpacked_bytes > UNPACKED_LIMIT_BYTES {
+        return Err(SegmentError::Length { offset, stored_bytes: unpacked_bytes, limit_bytes: UNPACKED_LIMIT_BYTES });
+    }
+    let code = u16::from_le_bytes(array(header, 10));
+    let kind = Kind::of(code).ok_or(SegmentError::Field {
+        offset,
+        field: "kind",
+        stored: code.into(),
+        expected: Kind::Records.code().into(),
+    })?;
+    Ok(Segment {
+        kind,
+        count: u32::from_le_bytes(array(header, 20)),
+        first: u64::from_le_bytes(array(header, 24)),
+        link: Chain(array(header, LINK_AT)),
+        unpacked_bytes,
+        head: &whole[CRC_COVERS_FROM..LINK_AT],
+        payload: &whole[HEADER_LEN_BYTES..],
+    })
+}
+
+fn array<const N: usize>(header: &[u8; HEADER_LEN_BYTES], at: usize) -> [u8; N] {
+    core::array::from_fn(|index| header[at + index])
+}
+
+impl Segment<'_> {
+    /// Bytes of the segment in the file.
+    pub(super) fn len_bytes(&self) -> usize {
+        HEADER_LEN_BYTES + self.payload.len()
+    }
+
+    /// That it was written behind the segment with the link `before`.
+    pub(super) fn check_link(&self, offset: usize, before: Chain) -> Result<(), SegmentError> {
+        if link(before, self.head, self.payload) == self.link { Ok(()) } else { Err(SegmentError::Link { offset }) }
+    }
+
+    /// The frames of a segment of records.
+    pub(super) fn frames(&self, offset: usize) -> Result<Vec<u8>, SegmentError> {
+        let unpacked = unpack(self.payload, self.unpacked_bytes)
+            .map_err(|error| SegmentError::Unpack { offset, message: error.to_string() })?;
+        self.check_field(offset, "unpacked length", self.unpacked_bytes as u64, unpacked.len() as u64)?;
+        Ok(unpacked)
+    }
+
+    /// What the file says of itself.
+    pub(super) fn about(&self, offset: usize) -> Result<About, SegmentError> {
+        codec::decode(self.payload)
+            .map_err(|error: CodecError| SegmentError::About { offset, message: error.to_string() })
+    }
+
+    /// That a field has the value that belongs there.
+    pub(super) fn check_field(
+        &self,
+        offset: usize,
+        field: &'static str,
+        stored: u64,
+        expected: u64,
+    ) -> Result<(), SegmentError> {
+        if stored == expected { Ok(()) } else { Err(SegmentError::Field { offset, field, stored, expected }) }
+    }
+}
+
+/// Unpacks, and takes memory only for what comes: at most one byte more than was announced.
+fn unpack(payload: &[u8], unpacked_bytes: usize) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    let mut unpacked = Vec::new();
+    decoder.take(unpacked_bytes as u64 + 1).read_to_end(&mut unpacked)?;
+    Ok(unpacked)
+}
