@@ -11,8 +11,12 @@ use thiserror::Error;
 /// ranges of which each takes more room than on the wire, and the rest of the record.
 const DECODED_LEN_BYTES_MAX: usize = 64 << 20;
 
-const CODEC: Configuration<LittleEndian, Fixint, Limit<DECODED_LEN_BYTES_MAX>> =
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<DECODED_LEN_BYTES_MAX>();
+/// The same for a whole state: 32 devices with all the extents, offers and pieces that they can have.
+const DECODED_STATE_LEN_BYTES_MAX: usize = 1 << 30;
+
+const fn codec<const LEN_BYTES_MAX: usize>() -> Configuration<LittleEndian, Fixint, Limit<LEN_BYTES_MAX>> {
+    bincode::config::standard().with_fixed_int_encoding().with_limit::<LEN_BYTES_MAX>()
+}
 
 /// A body that is not what its frame says it is.
 #[derive(Debug, Error)]
@@ -28,6 +32,17 @@ pub enum CodecError {
         /// The form that is known.
         known: u16,
     },
+    /// It has a field that no value of this field is.
+    #[error("the {field} of the body: {reason}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It decodes to a state that cannot be.
+    #[error("the body is of a state that cannot be: {0}")]
+    Unsound(String),
     /// Something stands behind it.
     #[error("the body has {len_bytes} bytes and only the first {used_bytes} are a record")]
     Trailing {
@@ -40,19 +55,23 @@ pub enum CodecError {
 
 /// The bytes of a value. What the device makes is far below the limit, so that this does not fail.
 pub fn encode(value: &impl Encode) -> Vec<u8> {
-    bincode::encode_to_vec(value, CODEC).expect("encoding into memory fails only past the size limit")
+    bincode::encode_to_vec(value, codec::<DECODED_LEN_BYTES_MAX>())
+        .expect("encoding into memory fails only past the size limit")
 }
 
 /// The value of exactly these bytes.
 pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
-    let (value, rest) = decode_first(bytes)?;
-    let (len_bytes, used_bytes) = (bytes.len(), bytes.len() - rest.len());
-    if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing { len_bytes, used_bytes }) }
+    decode_within::<T, DECODED_LEN_BYTES_MAX>(bytes)
 }
 
-/// The value at the beginning of these bytes, and what stands behind it.
-pub(crate) fn decode_first<T: Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
-    let (value, used_bytes) =
-        bincode::decode_from_slice(bytes, CODEC).map_err(|error| CodecError::Undecodable(error.to_string()))?;
-    Ok((value, bytes.get(used_bytes..).unwrap_or_default()))
+/// The state of exactly these bytes, which may be long.
+pub(crate) fn decode_state<T: Decode<()>>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_within::<T, DECODED_STATE_LEN_BYTES_MAX>(bytes)
+}
+
+fn decode_within<T: Decode<()>, const LEN_BYTES_MAX: usize>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (value, used_bytes) = bincode::decode_from_slice(bytes, codec::<LEN_BYTES_MAX>())
+        .map_err(|error| CodecError::Undecodable(error.to_string()))?;
+    let len_bytes = bytes.len();
+    if used_bytes == len_bytes { Ok(value) } else { Err(CodecError::Trailing { len_bytes, used_bytes }) }
 }

@@ -13,6 +13,7 @@
 
 pub mod clock;
 pub mod codec;
+pub mod form;
 pub mod frame;
 mod handle;
 mod keeper;

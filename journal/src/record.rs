@@ -8,18 +8,18 @@
 //! Facts rebuild the state for ever; inputs, outcomes and answers let today's build decide again. Refusals are records
 //! too. Deliberately absent: reads of registers and read-only requests, which decide nothing.
 
-use bincode::{Decode, Encode};
 use device::config::{DeviceIndex, VmConfig};
 use device::operation::{Actor, Answers, Fact, HostOutcome, Input, Reply};
 use device::{Seq, Stamp};
 use serde::{Deserialize, Serialize};
 use wire::ReturnCode;
 
-use crate::codec::{CodecError, decode, decode_first, encode};
+use crate::codec::CodecError;
+use crate::form;
 use crate::recover::{Recovered, Stored};
 
-/// Version of the form of record bodies. 0: not yet frozen, readable by the build that wrote it.
-pub const RECORD_VERSION: u16 = 0;
+/// Version of the form in which this build writes the bodies of genesis and records ([`crate::form`]).
+pub const RECORD_VERSION: u16 = 1;
 
 /// A reply's payload is kept whole up to this many bytes.
 pub const REPLY_WHOLE_LEN_BYTES_MAX: usize = 4 << 10;
@@ -34,14 +34,13 @@ pub struct Genesis {
     pub config: VmConfig,
     /// The build that made the journal.
     pub build: String,
-    /// Where the journal is from, if not from a run. In the body it stands behind the rest, and where there is none
-    /// there is nothing: a journal of a run is what it was before forks were made.
+    /// Where the journal is from, if not from a run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
 }
 
 /// The journal from which another one was made.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Parent {
     /// Where it was.
     pub journal: String,
@@ -52,7 +51,7 @@ pub struct Parent {
 }
 
 /// Where an input came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// The guest: a doorbell or a commanded register.
@@ -68,7 +67,7 @@ pub enum Origin {
 }
 
 /// The reply as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RecordedReply {
     /// All of it.
@@ -89,7 +88,7 @@ pub enum RecordedReply {
 }
 
 /// One decision.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// Where and when.
     pub stamp: Stamp,
@@ -134,12 +133,12 @@ impl Record {
 
     /// The body of the record's frame.
     pub fn to_bytes(&self) -> Vec<u8> {
-        encode(self)
+        form::v1::encode_record(self)
     }
 
     /// The record of a frame's body in the form of this build.
     pub fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
-        decode(body)
+        form::v1::decode_record(body)
     }
 
     /// The record of a stored frame.
@@ -147,8 +146,7 @@ impl Record {
     /// # Errors
     /// If it is of another form, or not what its frame says.
     pub fn from_stored(stored: &Stored) -> Result<Self, CodecError> {
-        check_form(stored.version)?;
-        decode(&stored.body)
+        form::decode_record(stored.version, &stored.body)
     }
 }
 
@@ -158,30 +156,13 @@ impl Genesis {
     /// # Errors
     /// If it is of another form, or not what its frame says.
     pub fn of(recovered: &Recovered) -> Result<Self, CodecError> {
-        check_form(recovered.genesis_version)?;
-        Self::from_bytes(&recovered.genesis)
+        form::decode_genesis(recovered.genesis_version, &recovered.genesis)
     }
 
     /// The body of the genesis frame.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Self { config, build, parent } = self;
-        let mut body = encode(config);
-        body.extend(encode(build));
-        body.extend(parent.iter().flat_map(encode));
-        body
+        form::v1::encode_genesis(self)
     }
-
-    fn from_bytes(body: &[u8]) -> Result<Self, CodecError> {
-        let (config, rest) = decode_first(body)?;
-        let (build, rest) = decode_first(rest)?;
-        let parent = if rest.is_empty() { None } else { Some(decode(rest)?) };
-        Ok(Self { config, build, parent })
-    }
-}
-
-fn check_form(found: u16) -> Result<(), CodecError> {
-    let known = RECORD_VERSION;
-    if found == known { Ok(()) } else { Err(CodecError::Form { found, known }) }
 }
 
 #[cfg(test)]
@@ -221,28 +202,35 @@ mod tests {
     }
 
     #[test]
-    fn a_genesis_without_a_parent_is_what_it_was_before_there_were_parents() {
+    fn a_genesis_reads_back_with_a_parent_and_without() {
         let config = VmConfig {
             memory_bytes: 1 << 30,
             window_base: wire::Hpa(0x1_1000_0000),
             windows_bytes: vec![1 << 32],
             root_ports: vec!["rp0".into()],
         };
-        let run = Genesis { config: config.clone(), build: "dcd 0.1.0".into(), parent: None };
-        assert_eq!(run.to_bytes(), encode(&(config, String::from("dcd 0.1.0"))));
-        assert_eq!(Genesis::from_bytes(&run.to_bytes()).expect("a genesis"), run);
+        let recovered = |genesis: Vec<u8>| Recovered {
+            base: None,
+            genesis,
+            genesis_version: RECORD_VERSION,
+            records: Vec::new(),
+            last: Seq(0),
+            torn: None,
+        };
+        let run = Genesis { config, build: "dcd 0.1.0".into(), parent: None };
+        assert_eq!(Genesis::of(&recovered(run.to_bytes())).expect("a genesis"), run);
         let parent = Parent { journal: "/tmp/run".into(), shared: Seq(79), change: "drop #80".into() };
         let fork = Genesis { parent: Some(parent), ..run };
-        assert_eq!(Genesis::from_bytes(&fork.to_bytes()).expect("a genesis"), fork);
-        let cut = &fork.to_bytes()[..fork.to_bytes().len() - 1];
-        assert!(matches!(Genesis::from_bytes(cut), Err(CodecError::Undecodable(_))));
+        assert_eq!(Genesis::of(&recovered(fork.to_bytes())).expect("a genesis"), fork);
+        let cut = fork.to_bytes()[..fork.to_bytes().len() - 1].to_vec();
+        assert!(matches!(Genesis::of(&recovered(cut)), Err(CodecError::Undecodable(_))));
     }
 
     #[test]
     fn another_form_is_refused_before_its_body_is_read() {
-        let stored = Stored { seq: Seq(7), version: RECORD_VERSION + 1, body: record().to_bytes() };
+        let stored = Stored { seq: Seq(7), version: 0, body: record().to_bytes() };
         let refused = Record::from_stored(&stored).expect_err("another form").to_string();
-        assert_eq!(refused, "the body is of form 1 and this build reads form 0: use the build that wrote it");
+        assert_eq!(refused, "the body is of form 0 and this build reads form 1: use the build that wrote it");
     }
 
     #[test]

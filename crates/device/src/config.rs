@@ -10,7 +10,6 @@
 //!
 //! Deliberately absent: everything that changes (that is state), and host addresses.
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use wire::{BlockSize, CAPACITY_MULTIPLE_BYTES, Dpa, Hpa};
@@ -22,12 +21,12 @@ use crate::range::DpaRange;
 pub const ADDRESS_LIMIT_BYTES: u64 = 1 << 52;
 
 /// Which device of the VM: the number of the root port that it is behind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct DeviceIndex(pub u8);
 
 /// A VM without its devices: guest memory, fixed windows, and root ports into which devices are plugged.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct VmConfig {
     /// Guest memory in bytes.
     pub memory_bytes: u64,
@@ -40,7 +39,7 @@ pub struct VmConfig {
 }
 
 /// Where a device's dynamic capacity comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DynamicMemory {
     /// From backends that are added by tag: the device starts with no memory behind it.
@@ -55,7 +54,7 @@ pub enum DynamicMemory {
 }
 
 /// Whether a plain device takes a tag that is in use once more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TagRule {
     /// `unique-tags=off`: a tag is a label like any other.
@@ -65,7 +64,7 @@ pub enum TagRule {
 }
 
 /// Memory that a device has from the start (`volatile-memdev`), below its regions.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct StaticMemory {
     /// The backend.
     pub backend: String,
@@ -74,7 +73,7 @@ pub struct StaticMemory {
 }
 
 /// One Type 3 device.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct DeviceConfig {
     /// Its id, unique in the VM: the last part of its QOM path.
     pub id: String,
@@ -91,7 +90,7 @@ pub struct DeviceConfig {
 }
 
 /// One dynamic capacity region (CXL r4.0 8.2.10.9.9.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RegionConfig {
     /// First address, a multiple of 256 MiB.
     pub base: Dpa,

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::Hpa;
 use wire::config_space as pci;
@@ -79,7 +78,7 @@ pub trait ConfigLayout {
 }
 
 /// The registers of a function that a host has changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct WrittenRegisters {
     /// Dwords that differ from power-on in a writable bit, by offset.
@@ -122,6 +121,28 @@ impl WrittenRegisters {
     pub fn reset(&mut self) {
         self.dwords.clear();
     }
+
+    /// The dwords that are not as at power-on, by offset.
+    pub fn dwords(&self) -> &BTreeMap<u16, u32> {
+        let Self { dwords } = self;
+        dwords
+    }
+
+    /// The registers of which these dwords are not as at power-on.
+    ///
+    /// # Errors
+    /// Where no host can have written a dword so.
+    pub fn from_dwords(layout: &impl ConfigLayout, dwords: BTreeMap<u16, u32>) -> Result<Self, String> {
+        let is_written = |offset: u16, value: u32| {
+            let changed = value ^ layout.power_on(offset);
+            changed != 0 && changed & !layout.write_mask(offset) == 0
+        };
+        let fits = |offset: u16| offset.is_multiple_of(4) && usize::from(offset) < pci::CONFIG_SPACE_LEN_BYTES;
+        match dwords.iter().find(|(offset, value)| !fits(**offset) || !is_written(**offset, **value)) {
+            Some((offset, value)) => Err(format!("no host writes {value:#010x} at {offset:#x} of configuration space")),
+            None => Ok(Self { dwords }),
+        }
+    }
 }
 
 /// The part of a dword that an access touches.
@@ -148,14 +169,14 @@ impl Lanes {
 }
 
 /// Configuration space of one device.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigSpace {
     identity: Identity,
     written: WrittenRegisters,
 }
 
 /// What distinguishes the configuration spaces of two devices at power-on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Identity {
     serial: u64,
     payload_log2: u8,
@@ -177,6 +198,20 @@ impl ConfigSpace {
     pub fn with_static_len(mut self, len_bytes: u64) -> Self {
         self.identity.static_len_bytes = len_bytes;
         self
+    }
+
+    /// The same with registers that a host has written, given as those of [`ConfigSpace::written`].
+    ///
+    /// # Errors
+    /// Where no host can have written them so.
+    pub fn with_written(self, dwords: BTreeMap<u16, u32>) -> Result<Self, String> {
+        let written = WrittenRegisters::from_dwords(&self.identity, dwords)?;
+        Ok(Self { written, ..self })
+    }
+
+    /// The registers that a host has changed.
+    pub fn written(&self) -> &WrittenRegisters {
+        &self.written
     }
 
     /// Serial number of the device.

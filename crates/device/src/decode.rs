@@ -9,12 +9,11 @@
 //! The device does not know its place in an interleave set: whatever is routed to it is decoded, so that each of its
 //! addresses is reached once for each way. Deliberately absent: registers, and whether a decoder may be committed.
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::{Dpa, Hpa};
 
 /// How many devices an interleave set has (CXL r4.0 8.2.4.20.7, interleave ways).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Ways(u8);
 
@@ -38,7 +37,7 @@ impl Ways {
 }
 
 /// Bytes that go to one device before the next one's turn (CXL r4.0 8.2.4.20.7, interleave granularity).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Granularity(u32);
 
@@ -61,7 +60,7 @@ impl Granularity {
 }
 
 /// What one committed HDM decoder decodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DecodedRange {
     /// First host-physical address.
     pub hpa: Hpa,

@@ -8,7 +8,6 @@
 //! The actors execute this across their mailboxes; replay and simulation execute [`decide`] in one thread. Deliberately
 //! absent: effects. What the outside must do follows from the facts.
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use wire::ReturnCode;
 
@@ -19,7 +18,7 @@ use crate::vm::Vm;
 use crate::{backends, extents, mailbox, windows};
 
 /// The actors that decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Actor {
     /// Configuration space, device registers, command dispatch.
@@ -33,7 +32,7 @@ pub enum Actor {
 }
 
 /// One thing that reached an actor.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// For the mailbox.
@@ -59,7 +58,7 @@ impl Input {
 }
 
 /// One thing that was decided to have happened; the variant names the actor whose state it changes.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fact {
     /// Of the mailbox.
@@ -85,7 +84,7 @@ impl Fact {
 }
 
 /// What came of host work that an input needed; recorded, because it cannot be computed again.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostOutcome {
     /// Done.
@@ -95,7 +94,7 @@ pub enum HostOutcome {
 }
 
 /// The answers of the actors that prepared, in the order in which they were asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Answers {
     /// Of the backend registry.
     pub backends: Option<backends::Prepared>,
@@ -126,7 +125,7 @@ impl Answers {
 }
 
 /// What a host gets back for a command (CXL r4.0 8.2.8.4.5.1).
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommandReply {
     /// The return code.
     pub return_code: ReturnCode,
@@ -136,7 +135,7 @@ pub struct CommandReply {
 }
 
 /// What the asker gets back.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
     /// The request is done.

@@ -2,12 +2,11 @@
 
 use core::fmt;
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::Dpa;
 
 /// `len_bytes` bytes from `start` on. `end()` is representable in every range that [`DpaRange::new`] made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct DpaRange {
     /// First address.
     pub start: Dpa,

@@ -2,7 +2,6 @@
 //!
 //! What a host does wrong is answered with a return code of the standard instead ([`wire::ReturnCode`]).
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use thiserror::Error;
 use wire::Tag;
@@ -11,7 +10,7 @@ use crate::range::DpaRange;
 use crate::stamp::Seq;
 
 /// A refused request. The texts that QEMU has too begin with QEMU's words, because programs match them.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Error)]
 pub enum Refusal {
     /// `host-id` of a head that does not exist.
     #[error("host-id {host_id} does not exist: the device has one head, host-id 0")]

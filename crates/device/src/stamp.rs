@@ -2,11 +2,10 @@
 
 use core::fmt;
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// The position of a record in the journal, counted from 1. 0 stands before every record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
@@ -17,12 +16,12 @@ impl fmt::Display for Seq {
 }
 
 /// A time of the VM clock in nanoseconds: it never goes back, stops with the VM and continues after a resume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct VmTime(pub u64);
 
 /// Position and time of one decision; the journal gives both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Stamp {
     /// Position in the journal.
     pub seq: Seq,

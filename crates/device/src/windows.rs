@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use wire::{Dpa, Hpa};
 
@@ -24,7 +23,7 @@ use crate::stamp::Stamp;
 pub const DECODERS: usize = 10;
 
 /// What a host asked of one decoder when it set the commit bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct DecoderFields {
     /// Base in guest-physical addresses.
     pub base: Hpa,
@@ -57,7 +56,7 @@ pub enum Decoder {
 }
 
 /// A piece of a backend behind an accepted range.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Piece {
     /// The accepted range.
     pub range: DpaRange,
@@ -75,8 +74,35 @@ pub struct State {
     pieces: BTreeMap<Dpa, Piece>,
 }
 
+/// All that the mapper's state is made of; what a decoder decodes follows from what the host asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// The decoders, in their order.
+    pub decoders: Vec<DecoderParts>,
+    /// The HDM global control register.
+    pub hdm_control: u32,
+    /// The pieces behind accepted extents and static memory, by address.
+    pub pieces: Vec<Piece>,
+}
+
+/// What a [`Decoder`] is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecoderParts {
+    /// Not committed.
+    Idle,
+    /// The host asked for something that cannot be decoded.
+    Failed,
+    /// Committed.
+    Committed {
+        /// As the host programmed it.
+        fields: DecoderFields,
+        /// Where its DPA range begins.
+        dpa: Dpa,
+    },
+}
+
 /// What reaches the mapper itself.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Input {
     /// The HDM global control register was written.
     HdmGlobalControl {
@@ -98,7 +124,7 @@ pub enum Input {
 }
 
 /// What was decided to have happened to decoders and pieces.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Fact {
     /// The HDM global control register has a new value.
     HdmGlobalControlSet {
@@ -175,6 +201,57 @@ impl State {
             (range.start, Piece { range, backend: memory.backend.clone(), offset_bytes: 0 })
         });
         Self { pieces: fixed.into_iter().collect(), ..Self::default() }
+    }
+
+    /// What the state is made of.
+    pub fn parts(&self) -> Parts {
+        let Self { decoders, hdm_control, pieces } = self;
+        let part = |decoder: &Decoder| match *decoder {
+            Decoder::Idle => DecoderParts::Idle,
+            Decoder::Failed => DecoderParts::Failed,
+            // A decoder of size 0 ends where it begins.
+            Decoder::Committed { fields, range, dpa_end } => {
+                DecoderParts::Committed { fields, dpa: range.map_or(dpa_end, |range| range.dpa) }
+            }
+        };
+        Parts {
+            decoders: decoders.iter().map(part).collect(),
+            hdm_control: *hdm_control,
+            pieces: pieces.values().cloned().collect(),
+        }
+    }
+
+    /// The state that is made of these parts, which may be from a file.
+    ///
+    /// # Errors
+    /// Where no state is.
+    pub fn from_parts(config: &DeviceConfig, parts: Parts) -> Result<Self, String> {
+        let Parts { decoders, hdm_control, pieces } = parts;
+        if decoders.len() != DECODERS {
+            return Err(format!("{} decoders: a device has {DECODERS}", decoders.len()));
+        }
+        let mut state = Self { hdm_control, ..Self::default() };
+        for (decoder, parts) in (0u8..).zip(decoders) {
+            let fact = match parts {
+                DecoderParts::Idle => continue,
+                DecoderParts::Failed => Fact::DecoderFailed { decoder },
+                DecoderParts::Committed { fields, dpa } => Fact::DecoderCommitted { decoder, fields, dpa },
+            };
+            state.admit(&fact)?;
+            state.evolve(Stamp::default(), &fact);
+        }
+        let mut end = 0;
+        for piece in pieces {
+            let is_next = end <= piece.range.start.0 && piece.range.end() <= config.dpa_end();
+            end = piece.range.end();
+            let fact = Fact::Mapped { pieces: vec![piece] };
+            if !is_next {
+                return Err(format!("{fact:?} is out of the device, or out of order"));
+            }
+            state.admit(&fact)?;
+            state.evolve(Stamp::default(), &fact);
+        }
+        Ok(state)
     }
 
     /// How many decoders are committed.

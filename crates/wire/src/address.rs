@@ -9,7 +9,7 @@ macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Deserialize, serde::Serialize))]
+        #[cfg_attr(feature = "codec", derive(serde::Deserialize, serde::Serialize))]
         #[cfg_attr(feature = "codec", serde(transparent))]
         pub struct $name(pub u64);
 
@@ -48,7 +48,7 @@ address! {
 
 /// The block size of a dynamic capacity region in bytes: a power of two, at least 40h (CXL r4.0 8.2.10.9.9.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "codec", derive(serde::Deserialize, serde::Serialize))]
 #[cfg_attr(feature = "codec", serde(try_from = "u64", into = "u64"))]
 pub struct BlockSize(u64);
 

@@ -25,7 +25,7 @@ pub const DC_EVENT_UUID: [u8; 16] =
 
 /// An event log of a device, with its number in commands (CXL r4.0 8.2.10.2.2).
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Serialize))]
+#[cfg_attr(feature = "codec", derive(serde::Serialize))]
 #[repr(u8)]
 pub enum EventLog {
     /// What is good to know.
@@ -97,7 +97,7 @@ pub struct EventRecordHeader {
 
 /// What a Dynamic Capacity record tells (CXL r4.0 8.2.10.2.1.6).
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Serialize))]
+#[cfg_attr(feature = "codec", derive(serde::Serialize))]
 #[repr(u8)]
 pub enum DcEventKind {
     /// To the host: capacity is offered.

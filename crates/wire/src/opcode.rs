@@ -7,7 +7,7 @@ use core::fmt;
 
 /// What a mailbox command asks for (CXL r4.0 8.2.10, table of command opcodes).
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "codec", derive(serde::Deserialize, serde::Serialize))]
 #[cfg_attr(feature = "codec", serde(transparent))]
 pub struct Opcode(pub u16);
 

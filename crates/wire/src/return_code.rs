@@ -8,7 +8,7 @@ macro_rules! return_codes {
     ($($(#[$doc:meta])* $name:ident = $code:tt, $text:literal;)*) => {
         /// The return code of a mailbox command (CXL r4.0 table 8-208).
         #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-        #[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode, serde::Serialize))]
+        #[cfg_attr(feature = "codec", derive(serde::Serialize))]
         #[repr(u16)]
         pub enum ReturnCode {
             $($(#[$doc])* $name = $code,)*

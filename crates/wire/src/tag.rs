@@ -4,7 +4,6 @@ use core::fmt;
 
 /// A tag as the wire carries it, in the byte order of its UUID text. All zero means "no tag".
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "codec", derive(bincode::Encode, bincode::Decode))]
 pub struct Tag([u8; 16]);
 
 /// A text that is no tag.

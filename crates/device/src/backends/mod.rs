@@ -13,11 +13,11 @@
 //! is why the registry decides on plugs. Deliberately absent: the memory itself, and what a device does with it.
 
 mod devices;
+mod parts;
 mod spec;
 
 use std::collections::BTreeMap;
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use wire::Tag;
 
@@ -28,13 +28,14 @@ use crate::refusal::Refusal;
 use crate::stamp::{Seq, Stamp};
 
 pub use devices::Plugged;
+pub use parts::Parts;
 pub use spec::{
     BackendKind, BackendRequest, BackendSpec, BackendType, Discard, FileAccess, HugePages, Population, PropertyError,
     Reservation, Seal, Sharing,
 };
 
 /// Who asked for a backend: it decides who has to bring it again at a resume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// `--object` on the command line: the next run's command line must have it while it is in use.
@@ -44,7 +45,7 @@ pub enum Source {
 }
 
 /// Who holds a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Holder {
     /// Nobody.
@@ -73,7 +74,7 @@ pub enum Holder {
 }
 
 /// Whether a backend still has the bytes that were written to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum Contents {
     /// Nothing was lost since the backend was made.
@@ -101,7 +102,7 @@ pub struct Backend {
 }
 
 /// What happened to a backend's bytes between two runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Survival {
     /// The bytes are those of the last run.
@@ -121,7 +122,7 @@ pub struct State {
 }
 
 /// What reaches the registry itself.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Input {
     /// `object-add`, after the asking edge has made the memory (or failed: the record's host outcome).
     ObjectAdd {
@@ -163,7 +164,7 @@ pub enum Input {
 }
 
 /// What was decided to have happened to backends.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Fact {
     /// A backend was made.
     Added {
@@ -446,10 +447,10 @@ impl State {
             Fact::DeviceAdded { config, source } => {
                 let plugged = Plugged { config: config.clone(), source: *source, by: stamp.seq };
                 self.devices.insert(device, plugged);
-                self.plugs += 1;
+                self.plugs = self.plugs.saturating_add(1);
             }
             Fact::DeviceRemoved => drop(self.devices.remove(&device)),
-            Fact::RunStarted { .. } => self.runs += 1,
+            Fact::RunStarted { .. } => self.runs = self.runs.saturating_add(1),
             Fact::ContentsLost { id } => {
                 if let Some(backend) = self.backends.get_mut(id) {
                     backend.contents = Contents::Lost { by: stamp.seq };

@@ -9,7 +9,6 @@
 
 use std::fmt;
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use wire::{Tag, TagError};
@@ -51,7 +50,7 @@ impl fmt::Display for BackendType {
 }
 
 /// What stands behind a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendKind {
     /// `memory-backend-ram`: anonymous memory; its bytes end with the process.
@@ -77,7 +76,7 @@ pub enum BackendKind {
 }
 
 /// Whether the size of a memfd is fixed (`F_SEAL_GROW`, `F_SEAL_SHRINK`, `F_SEAL_SEAL`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Seal {
     /// `seal=on`, the default.
@@ -87,14 +86,14 @@ pub enum Seal {
 }
 
 /// Huge pages of a memfd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct HugePages {
     /// `hugetlbsize`: the size of a page in bytes; the host's default where it is not given.
     pub page_bytes: Option<u64>,
 }
 
 /// How a file is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileAccess {
     /// `readonly=off`, the default.
@@ -104,7 +103,7 @@ pub enum FileAccess {
 }
 
 /// What becomes of a file's bytes when its backend is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Discard {
     /// `discard-data=off`, the default: they stay.
@@ -114,7 +113,7 @@ pub enum Discard {
 }
 
 /// When the host memory of a backend is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Population {
     /// At its first use, page by page.
@@ -124,7 +123,7 @@ pub enum Population {
 }
 
 /// Whether host memory is shared with other mappings of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sharing {
     /// `share=off`
@@ -134,7 +133,7 @@ pub enum Sharing {
 }
 
 /// Whether the host sets swap aside for all of a backend when it is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reservation {
     /// `reserve=on`, the default: as the host's overcommit policy says.
@@ -144,7 +143,7 @@ pub enum Reservation {
 }
 
 /// What a backend is asked to be. Fixed for its life, the tag too.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct BackendSpec {
     /// What stands behind it.
     pub kind: BackendKind,

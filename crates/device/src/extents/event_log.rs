@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::Tag;
 
@@ -14,7 +13,7 @@ use crate::limits::DC_EVENT_LOG_RECORDS_MAX;
 use crate::range::DpaRange;
 
 /// What a record tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     /// Capacity is offered.
@@ -26,7 +25,7 @@ pub enum EventKind {
 }
 
 /// Whether more records of the same chain follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChainPlace {
     /// The next record belongs to the same chain (More = 1).
@@ -36,7 +35,7 @@ pub enum ChainPlace {
 }
 
 /// One DC event record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LoggedEvent {
     /// Its handle, not 0, unique within the log.
     pub handle: u16,
@@ -72,9 +71,9 @@ pub struct Overflow {
 /// The log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EventLog {
-    events: VecDeque<LoggedEvent>,
-    last_handle: u16,
-    overflow: Option<Overflow>,
+    pub(super) events: VecDeque<LoggedEvent>,
+    pub(super) last_handle: u16,
+    pub(super) overflow: Option<Overflow>,
 }
 
 impl EventLog {

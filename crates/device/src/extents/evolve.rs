@@ -165,7 +165,7 @@ impl State {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    fn use_tag(&mut self, tag: Tag, extents: usize) {
+    pub(super) fn use_tag(&mut self, tag: Tag, extents: usize) {
         if !tag.is_none() && extents > 0 {
             *self.tag_uses.entry(tag).or_default() += extents as u32;
         }

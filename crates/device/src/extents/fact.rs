@@ -1,6 +1,5 @@
 //! What reaches the extent manager, and what it decides to have happened.
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use wire::{Opcode, Tag};
 
@@ -11,7 +10,7 @@ use super::event_log::LoggedEvent;
 use super::request::{AddRequest, ReleaseRequest, Removal};
 
 /// What reaches the extent manager.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// The operator offers capacity.
@@ -38,7 +37,7 @@ pub enum Input {
 }
 
 /// A piece of an accepted offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct AcceptedPiece {
     /// Its extent's place in the add.
     pub position: u32,
@@ -49,7 +48,7 @@ pub struct AcceptedPiece {
 }
 
 /// A range with the tag and the region of the extent in which it lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct TaggedRange {
     /// The region.
     pub region: u8,
@@ -60,7 +59,7 @@ pub struct TaggedRange {
 }
 
 /// Why an offer ended without the host's taking any of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RejectReason {
     /// The host's answer was empty.
@@ -74,7 +73,7 @@ pub enum RejectReason {
 }
 
 /// Who ended an acceptance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReleaseCause {
     /// The host gave it back.
@@ -86,7 +85,7 @@ pub enum ReleaseCause {
 }
 
 /// What was decided to have happened to extents.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fact {
     /// Capacity was offered; the record's sequence is the offer's name.

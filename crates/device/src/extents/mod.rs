@@ -21,6 +21,7 @@ mod give_back;
 mod notice;
 mod offers;
 mod order;
+mod parts;
 mod queries;
 mod release;
 mod request;
@@ -49,6 +50,7 @@ pub use event_log::{ChainPlace, EventKind, EventLog, LoggedEvent, Overflow};
 pub use fact::{AcceptedPiece, Fact, Input, RejectReason, ReleaseCause, TaggedRange};
 pub use notice::{Notice, NoticeKind};
 pub use offers::{Offer, Offers, Standing, Told};
+pub use parts::Parts;
 pub use request::{AddRequest, RegionRange, ReleaseRequest, Removal, RemovalPolicy, Sanitize, SelectionPolicy};
 pub use tags::{Ended, EndedTags, TagState, TagStatus};
 pub use update::Chain;
@@ -56,8 +58,10 @@ pub use update::Chain;
 /// The host's clock: what it set, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct HostClock {
-    host_ns: u64,
-    set_at: VmTime,
+    /// What it set, in nanoseconds.
+    pub host_ns: u64,
+    /// When.
+    pub set_at: VmTime,
 }
 
 /// The extent manager's state for one device.

@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::{Dpa, Tag};
 
@@ -36,7 +35,7 @@ pub enum Standing {
 }
 
 /// Whether the host knows that an offer is dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told {
     /// It never answered.

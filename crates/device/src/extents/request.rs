@@ -1,6 +1,5 @@
 //! What the operator asks of the extent manager: add, release (CXL r4.0 7.6.7.6.5 and 7.6.7.6.6, by QMP).
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use wire::{Dpa, Tag};
 
@@ -9,7 +8,7 @@ use crate::range::{DpaRange, first_overlap};
 use crate::refusal::Refusal;
 
 /// How the device chooses the blocks of an add.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SelectionPolicy {
     /// Any blocks.
@@ -23,7 +22,7 @@ pub enum SelectionPolicy {
 }
 
 /// How the device finds what is to be released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RemovalPolicy {
     /// Everything that has the tag; a list of extents is ignored.
@@ -33,7 +32,7 @@ pub enum RemovalPolicy {
 }
 
 /// Whether the host is asked or overruled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Removal {
     /// The host decides when it gives back.
@@ -43,7 +42,7 @@ pub enum Removal {
 }
 
 /// Whether released memory is cleared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sanitize {
     /// The bytes stay.
@@ -53,7 +52,7 @@ pub enum Sanitize {
 }
 
 /// An extent as a request names it: relative to its region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RegionRange {
     /// Offset from the region's base in bytes.
     pub offset: u64,
@@ -62,7 +61,7 @@ pub struct RegionRange {
 }
 
 /// `cxl-add-dynamic-capacity`
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct AddRequest {
     /// The head; only 0 exists.
     pub host_id: u16,
@@ -77,7 +76,7 @@ pub struct AddRequest {
 }
 
 /// `cxl-release-dynamic-capacity`
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ReleaseRequest {
     /// The head; only 0 exists.
     pub host_id: u16,

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::Tag;
 
@@ -11,7 +10,7 @@ use crate::range::DpaRange;
 use crate::stamp::Seq;
 
 /// How a tag stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TagState {
     /// Never offered, or forgotten.

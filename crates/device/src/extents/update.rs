@@ -9,7 +9,6 @@
 //! A chain is checked message by message and takes effect with its last one, as a whole. An error ends it, and so does
 //! the other opcode: nothing of it has happened then.
 
-use bincode::{Decode, Encode};
 use serde::Serialize;
 use wire::extent::UPDATE_FLAG_MORE;
 use wire::{Dpa, Opcode, ReturnCode, UpdateHeader, UpdatedExtent};
@@ -23,7 +22,7 @@ use super::event_log::ChainPlace;
 use super::{Fact, Plan, State};
 
 /// The messages of an unfinished chain.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Chain {
     /// Whose chain.
     pub opcode: Opcode,

@@ -9,14 +9,16 @@
 //! only with the doorbell (they are copied into its input).
 
 mod commands;
+mod parts;
 
-use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use wire::{EventInterruptMode, EventInterruptSetting, EventLog, Opcode, ReturnCode};
 
 use crate::config::DeviceConfig;
 use crate::config_space::ConfigSpace;
 use crate::operation::{CommandReply, Decision, Fact as AnyFact, Reply};
+
+pub use parts::Parts;
 
 /// MSI-X vectors of the function.
 pub const MSIX_VECTORS: usize = 16;
@@ -31,7 +33,7 @@ pub const EVENT_VECTORS: [u8; 5] = [1, 2, 3, 4, 5];
 pub const MSIX_TABLE_BYTES: usize = MSIX_VECTORS * 16;
 
 /// What reaches the mailbox.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Input {
     /// A write to configuration space that changed something.
@@ -70,7 +72,7 @@ pub enum Input {
 }
 
 /// What was decided to have happened to the mailbox.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fact {
     /// Configuration space was written.

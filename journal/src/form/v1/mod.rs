@@ -1,0 +1,54 @@
+//! Form 1 of records and of keyframes. Frozen: not a field and not a variant of it changes any more
+//! (`journal/tests/form_v1.rs` holds its bytes).
+//!
+//! ```text
+//!  genesis   config │ build │ parent?
+//!  record    seq time │ device │ operation │ origin │ input │ outcomes │ answers │ facts │ reply
+//!  keyframe  seq time │ config │ backends │ plugs runs │ devices: config, mailbox, extents, windows
+//! ```
+
+mod backends;
+mod config;
+mod extents;
+mod extents_state;
+mod keyframe;
+mod mailbox;
+mod record;
+mod refusal;
+mod windows;
+
+use crate::codec::{CodecError, decode, decode_state, encode};
+use crate::record::{Genesis, Record};
+
+use super::Keyframe;
+use super::frozen::Frozen;
+
+/// The body of a genesis.
+pub(crate) fn encode_genesis(genesis: &Genesis) -> Vec<u8> {
+    encode(&record::Genesis::of(genesis))
+}
+
+/// The genesis in a body.
+pub(crate) fn decode_genesis(body: &[u8]) -> Result<Genesis, CodecError> {
+    decode::<record::Genesis>(body)?.thawed()
+}
+
+/// The body of a record.
+pub(crate) fn encode_record(record: &Record) -> Vec<u8> {
+    encode(&record::Record::of(record))
+}
+
+/// The record in a body.
+pub(crate) fn decode_record(body: &[u8]) -> Result<Record, CodecError> {
+    decode::<record::Record>(body)?.thawed()
+}
+
+/// The body of a keyframe.
+pub(super) fn encode_keyframe(keyframe: &Keyframe) -> Vec<u8> {
+    encode(&keyframe::Keyframe::of(keyframe))
+}
+
+/// The keyframe in a body.
+pub(super) fn decode_keyframe(body: &[u8]) -> Result<Keyframe, CodecError> {
+    decode_state::<keyframe::Keyframe>(body)?.thawed()
+}
