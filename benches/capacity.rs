@@ -54,6 +54,7 @@ impl Bench {
             journal: JournalPlace::Directory(dir.path().join("journal")),
             durability: Durability::Disk,
             journal_limit_bytes: None,
+            journal_keep_bytes: None,
             objects: Vec::new(),
             guest,
             accel: Accel::Soft,

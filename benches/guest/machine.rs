@@ -52,6 +52,7 @@ impl Bench {
             journal: JournalPlace::Directory(dir.path().join("journal")),
             durability: Durability::Disk,
             journal_limit_bytes: None,
+            journal_keep_bytes: None,
             objects: objects(&wanted),
             guest: wanted.guest,
             accel: Accel::Kvm { vcpus: wanted.vcpus },

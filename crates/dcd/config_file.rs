@@ -36,6 +36,7 @@ pub(crate) struct ConfigFile {
     pub(crate) journal: Option<PathBuf>,
     pub(crate) durability: Option<DurabilityArgument>,
     pub(crate) journal_limit: Option<u64>,
+    pub(crate) keep: Option<u64>,
     pub(crate) accel: Option<AccelArgument>,
     pub(crate) vcpus: Option<u32>,
     pub(crate) guest: Option<GuestProgram>,
@@ -63,6 +64,7 @@ impl ConfigFile {
         match key {
             "memory" => self.memory = Some(refusable(options::size(&text()?))?),
             "journal-limit" => self.journal_limit = Some(refusable(options::size(&text()?))?),
+            "keep" => self.keep = Some(refusable(options::size(&text()?))?),
             "qmp" => self.qmp = elements(value)?.iter().map(option_text).collect::<Result<_, _>>()?,
             "qtest" => self.qtest = Some(text()?),
             "journal" => self.journal = Some(text()?.into()),

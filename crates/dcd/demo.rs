@@ -127,6 +127,7 @@ impl<'a> Stage<'a> {
             journal: JournalPlace::Directory(dir),
             durability: Durability::Disk,
             journal_limit_bytes: None,
+            journal_keep_bytes: None,
             objects: Vec::new(),
             guest: GuestProgram::None,
             accel: accel.accel,

@@ -71,6 +71,9 @@ pub(crate) struct Run {
     /// Bytes of journal at which the VM stops (a warning comes at 90 %).
     #[arg(long, value_parser = options::size, value_name = "SIZE")]
     journal_limit: Option<u64>,
+    /// Disk that old records may take; beyond it the oldest go, and with them the questions to that time. Default: all stay.
+    #[arg(long, value_parser = options::size, value_name = "SIZE")]
+    keep: Option<u64>,
     /// What runs the guest: kvm, soft (a guest inside this process), or auto, the default: kvm where it works.
     #[arg(long, value_enum)]
     accel: Option<AccelArgument>,
@@ -157,6 +160,7 @@ impl Run {
             journal: self.journal.or(file.journal),
             durability: self.durability.or(file.durability),
             journal_limit: self.journal_limit.or(file.journal_limit),
+            keep: self.keep.or(file.keep),
             accel: self.accel.or(file.accel),
             vcpus: self.vcpus.or(file.vcpus),
             guest: self.guest.or(file.guest),
@@ -186,6 +190,7 @@ impl Run {
             journal: journal.clone(),
             durability: self.durability.map_or(Durability::Disk, DurabilityArgument::durability),
             journal_limit_bytes: self.journal_limit,
+            journal_keep_bytes: self.keep,
             objects: self.object.clone(),
             guest: self.guest.clone().unwrap_or(default_guest),
             accel: accel.accel,

@@ -52,6 +52,13 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
+impl Frame<'_> {
+    /// Bytes of the frame, its header included.
+    pub fn len_bytes(&self) -> usize {
+        HEADER_LEN_BYTES + self.body.len()
+    }
+}
+
 /// Why bytes are not the frame that should stand there. Offsets are bytes from the start of the group that was read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -188,8 +195,23 @@ pub fn encode(out: &mut Vec<u8>, before: Chain, seq: Seq, version: u16, body: &[
 }
 
 /// Reads the frame at `offset`, which must be `seq` and continue `before`. The next one begins at
-/// `offset + HEADER_LEN_BYTES + body.len()`.
+/// `offset + Frame::len_bytes`.
 pub fn decode(bytes: &[u8], offset: usize, seq: Seq, before: Chain) -> Result<Frame<'_>, FrameError> {
+    let frame = decode_alone(bytes, offset, seq)?;
+    if frame.seq != seq {
+        return Err(FrameError::Sequence { offset, stored: frame.seq, expected: seq });
+    }
+    let computed = before.next(seq, frame.version, frame.body);
+    if frame.chain != computed {
+        return Err(FrameError::Link { seq, offset, stored: frame.chain, computed });
+    }
+    Ok(frame)
+}
+
+/// Reads the frame at `offset` whatever its place: its lengths and its checksum are right, its link is not looked at.
+/// `expected` is what an error says should have been there.
+pub(crate) fn decode_alone(bytes: &[u8], offset: usize, expected: Seq) -> Result<Frame<'_>, FrameError> {
+    let seq = expected;
     let rest = bytes.get(offset..).unwrap_or_default();
     let short = |needed_bytes| FrameError::Short { seq, offset, needed_bytes, present_bytes: rest.len() };
     let header: &[u8; HEADER_LEN_BYTES] = rest.first_chunk().ok_or_else(|| short(HEADER_LEN_BYTES))?;
@@ -209,28 +231,16 @@ pub fn decode(bytes: &[u8], offset: usize, seq: Seq, before: Chain) -> Result<Fr
     if stored != computed {
         return Err(FrameError::Checksum { seq, offset, stored, computed });
     }
-    let frame = Frame {
+    let reserved = u16_at(header, 14);
+    if reserved != 0 {
+        return Err(FrameError::Reserved { seq, offset, stored: reserved });
+    }
+    Ok(Frame {
         seq: Seq(u64::from(u32_at(header, 16)) | u64::from(u32_at(header, 20)) << 32),
         version: u16_at(header, 12),
         chain: Chain(core::array::from_fn(|i| header[24 + i])),
         body: &whole[HEADER_LEN_BYTES..],
-    };
-    check_place(&frame, u16_at(header, 14), offset, seq, before)?;
-    Ok(frame)
-}
-
-fn check_place(frame: &Frame<'_>, reserved: u16, offset: usize, seq: Seq, before: Chain) -> Result<(), FrameError> {
-    if reserved != 0 {
-        return Err(FrameError::Reserved { seq, offset, stored: reserved });
-    }
-    if frame.seq != seq {
-        return Err(FrameError::Sequence { offset, stored: frame.seq, expected: seq });
-    }
-    let computed = before.next(seq, frame.version, frame.body);
-    if frame.chain != computed {
-        return Err(FrameError::Link { seq, offset, stored: frame.chain, computed });
-    }
-    Ok(())
+    })
 }
 
 fn u16_at(header: &[u8; HEADER_LEN_BYTES], at: usize) -> u16 {

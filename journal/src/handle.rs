@@ -5,13 +5,13 @@
 //!                     └────── a failed write or sync ─────────▶ failed   (durable stands still for ever)
 //! ```
 //!
-//! Absent on purpose: reading records back while the journal is open (the follower holds their state), and a way from
+//! Absent on purpose: reading records back while the journal is open (sealed files and the follower's tail have them), and a way from
 //! refusing or failed back to appending.
 
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
 };
 
@@ -19,10 +19,13 @@ use device::{Seq, Stamp, VmTime};
 
 use crate::{
     clock::VmClock,
+    directory::Directory,
+    follower::{FollowerThread, Message, Row, Sealing, TailError},
     frame::{self, Chain},
-    keeper::{Desk, DeskOptions, Keeper, Pending, check_body},
+    keeper::{Desk, DeskOptions, Generations, Keeper, Pending, check_body},
+    opening::Opening,
     part,
-    recover::{Damage, OpenError, Reading, Recovered},
+    recover::{OpenError, Reading, Recovered, Stored},
     sled_store::SledStore,
     store::{Durability, Store, StoreError},
 };
@@ -48,6 +51,8 @@ pub struct Options {
     pub on_durable: OnDurable,
     /// The store has failed, and this is the last record that is in it for sure. Called once.
     pub on_failed: OnFailed,
+    /// How a journal in a directory is kept short; `None` leaves all in the store.
+    pub sealing: Option<Sealing>,
 }
 
 impl Default for Options {
@@ -59,6 +64,7 @@ impl Default for Options {
             clock: VmTime(0),
             on_durable: Box::new(|_| ()),
             on_failed: Box::new(|_, _| ()),
+            sealing: None,
         }
     }
 }
@@ -127,21 +133,52 @@ struct Room {
     desk: Arc<Desk>,
     clock: VmClock,
     keeper: Mutex<Option<JoinHandle<()>>>,
+    follower: Mutex<Option<FollowerHandle>>,
+}
+
+/// The follower's thread, and how it is asked.
+struct FollowerHandle {
+    messages: mpsc::Sender<Message>,
+    thread: JoinHandle<()>,
+}
+
+/// What a journal is started with.
+pub(crate) struct Start {
+    pub(crate) store: Box<dyn Store>,
+    /// The link of the last record.
+    pub(crate) chain: Chain,
+    pub(crate) last: Seq,
+    /// Bytes of all frames in the journal.
+    pub(crate) frame_bytes: u64,
+    /// Where the store is one of a row in a directory.
+    pub(crate) row: Option<Row>,
 }
 
 impl Journal {
     /// Makes a journal in `dir`, and `dir` with what is missing above it, and returns when its genesis is on disk.
     pub fn create(dir: &Path, genesis: &[u8], options: Options) -> Result<Journal, OpenError> {
-        Journal::create_on(Box::new(SledStore::create(dir)?), genesis, options)
+        Journal::create_in(Box::new(SledStore::create(dir)?), Some(dir), genesis, options)
     }
 
-    /// Opens the journal in `dir` and reads it whole. A torn tail is removed.
+    /// Opens the journal in `dir` and reads it from its newest keyframe on. A torn tail is removed. A [`Sealing`] must be at
+    /// the state of that keyframe: who does not know it looks at an [`Opening`] first.
     pub fn open(dir: &Path, options: Options) -> Result<(Journal, Recovered), OpenError> {
-        Journal::open_on(Box::new(SledStore::open(dir)?), options)
+        let opening = Opening::of(dir)?;
+        let recovered = opening.recovered().clone();
+        Ok((opening.start(options)?, recovered))
     }
 
     /// Makes a journal in an empty store.
-    pub fn create_on(mut store: Box<dyn Store>, genesis: &[u8], options: Options) -> Result<Journal, OpenError> {
+    pub fn create_on(store: Box<dyn Store>, genesis: &[u8], options: Options) -> Result<Journal, OpenError> {
+        Journal::create_in(store, None, genesis, options)
+    }
+
+    fn create_in(
+        mut store: Box<dyn Store>,
+        dir: Option<&Path>,
+        genesis: &[u8],
+        options: Options,
+    ) -> Result<Journal, OpenError> {
         if store.scan().next().transpose()?.is_some() {
             return Err(OpenError::Exists { place: store.place() });
         }
@@ -149,7 +186,10 @@ impl Journal {
         let chain = frame::encode(&mut group, Chain::default(), Seq(0), options.record_version, genesis)?;
         store.write(&part::cut(Seq(0), &group))?;
         store.sync(Durability::Disk)?;
-        Journal::start(store, chain, Seq(0), group.len() as u64, options)
+        let genesis = Stored { seq: Seq(0), version: options.record_version, body: genesis.to_vec() };
+        let frame_bytes = group.len() as u64;
+        let row = dir.map(|dir| Row::new(Directory::new(dir), genesis, group));
+        Journal::start(Start { store, chain, last: Seq(0), frame_bytes, row }, options)
     }
 
     /// Opens the journal in a store and reads it whole. A torn tail is removed.
@@ -168,7 +208,8 @@ impl Journal {
                 recovered.last
             );
         }
-        Ok((Journal::start(store, chain, recovered.last, frame_bytes, options)?, recovered))
+        let start = Start { store, chain, last: recovered.last, frame_bytes, row: None };
+        Ok((Journal::start(start, options)?, recovered))
     }
 
     /// A journal that keeps nothing: every record is durable at once and forgotten. The genesis is not looked at.
@@ -176,23 +217,23 @@ impl Journal {
         let Options { limit_bytes, clock, on_durable, .. } = options;
         let durability = Durability::None;
         let desk = Arc::new(Desk::new(false, Seq(0), 0, DeskOptions { durability, limit_bytes, on_durable }));
-        Journal { room: Arc::new(Room { desk, clock: VmClock::stopped_at(clock), keeper: Mutex::new(None) }) }
+        let (keeper, follower) = (Mutex::new(None), Mutex::new(None));
+        Journal { room: Arc::new(Room { desk, clock: VmClock::stopped_at(clock), keeper, follower }) }
     }
 
-    fn start(
-        store: Box<dyn Store>,
-        chain: Chain,
-        last: Seq,
-        frame_bytes: u64,
-        options: Options,
-    ) -> Result<Journal, OpenError> {
-        let Options { durability, record_version, limit_bytes, clock, on_durable, on_failed } = options;
+    pub(crate) fn start(start: Start, options: Options) -> Result<Journal, OpenError> {
+        let Start { store, chain, last, frame_bytes, row } = start;
+        let Options { durability, record_version, limit_bytes, clock, on_durable, on_failed, sealing } = options;
         let desk = Arc::new(Desk::new(true, last, frame_bytes, DeskOptions { durability, limit_bytes, on_durable }));
         warn_near_limit(0, frame_bytes, limit_bytes);
-        let keeper = Keeper { desk: Arc::clone(&desk), store, chain, record_version, on_failed };
-        let thread = thread::Builder::new().name("journal-keeper".to_owned()).spawn(move || keeper.run());
-        let thread = thread.map_err(|source| OpenError::Thread { source })?;
-        let room = Room { desk, clock: VmClock::stopped_at(clock), keeper: Mutex::new(Some(thread)) };
+        let (follower, generations) = match row.zip(sealing) {
+            Some((row, sealing)) => follow(&desk, row, sealing).map(|(follower, row)| (Some(follower), Some(row)))?,
+            None => (None, None),
+        };
+        let keeper = Keeper { desk: Arc::clone(&desk), store, chain, record_version, on_failed, generations };
+        let keeper = spawn("journal-keeper", move || keeper.run())?;
+        let (keeper, follower) = (Mutex::new(Some(keeper)), Mutex::new(follower));
+        let room = Room { desk, clock: VmClock::stopped_at(clock), keeper, follower };
         Ok(Journal { room: Arc::new(room) })
     }
 
@@ -253,6 +294,20 @@ impl Journal {
         self.room.desk.flush()
     }
 
+    /// Writes every durable record that is in no sealed file into one at `path`, with the state before them, and returns the
+    /// last. Blocks; not for an actor's handler.
+    ///
+    /// # Errors
+    /// If nothing follows the journal, or the file cannot be written.
+    pub fn write_tail(&self, path: &Path) -> Result<Seq, TailError> {
+        let (answer, answered) = mpsc::channel();
+        let follower = self.room.follower.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = follower.as_ref().ok_or(TailError::Unfollowed)?.messages.clone();
+        drop(follower);
+        messages.send(Message::Tail(path.to_owned(), answer)).map_err(|_| TailError::Unfollowed)?;
+        answered.recv().map_err(|_| TailError::Unfollowed)?
+    }
+
     /// Refuses further appends, flushes, ends the keeper and closes the store, so that it can be opened again at once.
     pub fn close(self) -> Result<Seq, JournalClosed> {
         self.room.desk.refuse(CloseReason::Asked);
@@ -277,25 +332,41 @@ impl Room {
         if keeper.thread().id() != thread::current().id() && keeper.join().is_err() {
             tracing::error!("the journal's thread panicked while it told of a failure or closed its store");
         }
+        // It ends when nobody can send to it any more: the keeper has gone, and this is the other one.
+        let follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(FollowerHandle { messages, thread }) = follower else { return };
+        drop(messages);
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the journal's follower panicked");
+        }
     }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|source| OpenError::Thread { source })
+}
+
+/// Starts the follower of a journal whose store is one of a row.
+fn follow(desk: &Arc<Desk>, row: Row, sealing: Sealing) -> Result<(FollowerHandle, Generations), OpenError> {
+    let Row { directory, beginning, backlog, bytes } = row;
+    let (messages, receiver) = mpsc::channel();
+    let (next, nexts) = mpsc::sync_channel(1);
+    for message in backlog {
+        // The receiver is right here.
+        messages.send(message).ok();
+    }
+    let (current, seal_bytes, follower) = (beginning.newest, sealing.seal_bytes, messages.clone());
+    let generations = Generations { current, follower, nexts, bytes, seal_bytes, is_next_asked: false };
+    let desk = Arc::clone(desk);
+    let run = move || FollowerThread::run(directory, desk, sealing, beginning, (receiver, next));
+    let thread = spawn("journal-follower", run)?;
+    Ok((FollowerHandle { messages, thread }, generations))
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         self.end_keeper();
     }
-}
-
-/// Reads the journal in `dir`, which nobody may have open, and leaves its parts as they are. Damage is an error.
-pub fn read(dir: &Path) -> Result<Recovered, OpenError> {
-    let store = SledStore::open(dir)?;
-    whole(Reading::of(&store), &store)
-}
-
-/// Reads what is intact of the journal in `dir`, which nobody may have open, and says what is not.
-pub fn salvage(dir: &Path) -> Result<(Recovered, Option<Damage>), OpenError> {
-    let store = SledStore::open(dir)?;
-    Reading::of(&store).into_recovered(|| store.place())
 }
 
 fn whole(reading: Reading, store: &dyn Store) -> Result<Recovered, OpenError> {

@@ -5,20 +5,25 @@
 //!                           desk: failed   ◀─ the first error, final ──────────────────────┘    └─▶ on_durable(#N)
 //! ```
 //!
-//! What gathers while one group is being synced is the next group, so a crowd shares one sync. Absent on purpose: a retry
-//! (after a failed sync nobody knows what is on the disk), a delay to gather more, and IO under the desk's lock.
+//! What gathers while one group is being synced is the next group, so a crowd shares one sync. Between two groups it goes
+//! over to the next generation of the store, when that is there. Absent on purpose: a retry (after a failed sync nobody knows
+//! what is on the disk), a delay to gather more, waiting for the follower, and IO under the desk's lock.
 
 use std::{
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
 };
 
 use device::Seq;
 
 use crate::{
+    directory::Generation,
+    follower::{Message, Next},
     frame::{self, BODY_LIMIT_BYTES, Chain},
     handle::{CloseReason, JournalClosed, OnDurable, OnFailed},
     part,
@@ -146,6 +151,12 @@ impl Desk {
         Ok(target)
     }
 
+    /// Frames of so many bytes are gone from the journal's beginning.
+    pub(crate) fn forget(&self, frame_bytes: u64) {
+        let mut ledger = self.ledger();
+        ledger.frame_bytes = ledger.frame_bytes.saturating_sub(frame_bytes);
+    }
+
     /// Refuses what is appended from now on.
     pub(crate) fn refuse(&self, reason: CloseReason) {
         self.ledger().closed.get_or_insert(reason);
@@ -230,6 +241,39 @@ pub(crate) struct Keeper {
     pub(crate) chain: Chain,
     pub(crate) record_version: u16,
     pub(crate) on_failed: OnFailed,
+    pub(crate) generations: Option<Generations>,
+}
+
+/// The store as one of a row, and the way to the follower, who seals those that are full.
+pub(crate) struct Generations {
+    pub(crate) current: Generation,
+    pub(crate) follower: mpsc::Sender<Message>,
+    pub(crate) nexts: mpsc::Receiver<Next>,
+    /// Bytes of frames in the current one.
+    pub(crate) bytes: u64,
+    /// Bytes of frames that make it full.
+    pub(crate) seal_bytes: u64,
+    pub(crate) is_next_asked: bool,
+}
+
+impl Generations {
+    /// Leaves a durable group with the follower, and exchanges `store` for the next one when it is full. A follower that
+    /// has ended keeps nothing from being written.
+    fn kept(&mut self, store: &mut Box<dyn Store>, group: Vec<u8>) {
+        self.bytes += group.len() as u64;
+        self.follower.send(Message::Frames(group)).ok();
+        if !self.is_next_asked && self.bytes >= self.seal_bytes / 2 {
+            self.is_next_asked = true;
+            self.follower.send(Message::Prepare).ok();
+        }
+        if self.bytes >= self.seal_bytes
+            && let Ok((next, generation)) = self.nexts.try_recv()
+        {
+            let full = mem::replace(store, next);
+            self.follower.send(Message::Full(full, self.current)).ok();
+            (self.current, self.bytes, self.is_next_asked) = (generation, 0, false);
+        }
+    }
 }
 
 impl Keeper {
@@ -261,6 +305,10 @@ impl Keeper {
         }
         self.store.write(&part::cut(first.seq, &group))?;
         self.store.sync(self.desk.durability)?;
+        // Before anybody is told that it is durable: whoever then asks the follower finds it there.
+        if let Some(generations) = &mut self.generations {
+            generations.kept(&mut self.store, group);
+        }
         self.desk.settle(last.seq);
         Ok(())
     }

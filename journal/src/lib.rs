@@ -4,20 +4,26 @@
 //! ```text
 //! append ─ lock ─ decide ─▶ gathered ─▶ keeper: frames ─▶ group ─▶ parts ─▶ store ─▶ sync ─▶ on_durable(#N)
 //!          (no IO, no wait)             (one thread, everything that has gathered is one group)
-//! open ── scan ─▶ parts ─▶ groups ─▶ frames ─▶ genesis, records #1..#N
+//!                                                            └─▶ follower: keyframes, sealed files
+//! open ── newest keyframe ─▶ sealed frames ─▶ parts ─▶ groups ─▶ frames ─▶ records up to #N
 //! ```
 //!
-//! Bodies are opaque down here: what a record means is decided above the frames. Absent on purpose: retries (a failed
-//! write or sync is final), an asynchronous interface (the outbox waits, nobody else does), and removal of old records.
+//! Bodies are opaque to all of this; [`form`] says what stands in them. Absent on purpose: retries (a failed write or sync is
+//! final), and an asynchronous interface (the outbox waits, nobody else does).
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod clock;
 pub mod codec;
+mod directory;
+mod follower;
 pub mod form;
 pub mod frame;
 mod handle;
 mod keeper;
+mod keyframe;
 pub mod memory_store;
+mod opening;
 pub mod part;
 pub mod portable;
 pub mod record;
@@ -26,8 +32,13 @@ mod restore;
 pub mod sled_store;
 pub mod store;
 
+pub use archive::Archive;
 pub use clock::VmClock;
-pub use handle::{CloseReason, Journal, JournalClosed, OnDurable, OnFailed, Options, read, salvage};
+pub use directory::SealedFile;
+pub use follower::{Follower, Sealing, TailError};
+pub use handle::{CloseReason, Journal, JournalClosed, OnDurable, OnFailed, Options};
+pub use keyframe::StoredKeyframe;
+pub use opening::{Opening, read, salvage};
 pub use recover::{Damage, DamageCause, OpenError, Recovered, Stored, Torn};
 pub use restore::restore;
 pub use store::{Durability, Key, Store, StoreError};

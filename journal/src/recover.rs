@@ -1,9 +1,9 @@
-//! What a store holds, read back: groups from parts, records from frames, checked from the genesis on.
+//! What a journal holds, read back: groups from parts, records from frames, checked from the genesis or a keyframe on.
 //!
 //! ```text
-//! parts ─▶ group #0 ─▶ genesis          intact prefix          │ damage: reading stops, the error names #N
-//!          group #1 ─▶ #1 #2 #3                                │
-//!          group #4 ─▶ #4 ...                            #N    │ or a torn tail: dropped, nothing of it was durable
+//! sealed ─▶ keyframe or #0 ─▶ genesis   intact prefix          │ damage: reading stops, the error names #N
+//!           frames #1 #2 #3                                    │
+//! parts  ─▶ group #4 ─▶ #4 ...                           #N    │ or a torn tail: dropped, nothing of it was durable
 //! ```
 //!
 //! Absent on purpose: writing (the opener removes a torn tail), repair, and reading on behind damage.
@@ -14,6 +14,7 @@ use device::Seq;
 
 use crate::{
     frame::{self, Chain, FrameError},
+    keyframe::StoredKeyframe,
     part::{Assembly, Group, PartError},
     portable::SegmentError,
     store::{Key, Store, StoreError},
@@ -46,19 +47,27 @@ pub struct Recovered {
     pub genesis: Vec<u8>,
     /// The version the genesis was written in.
     pub genesis_version: u16,
-    /// Every record, #1 first and without a gap.
+    /// The state that the records follow; `None` where they begin with #1.
+    pub base: Option<StoredKeyframe>,
+    /// Every record behind that, without a gap.
     pub records: Vec<Stored>,
-    /// The last record; 0 if there is none.
+    /// The last record, or that of the base; 0 if there is neither.
     pub last: Seq,
     /// The torn tail, if there was one.
     pub torn: Option<Torn>,
 }
 
 impl Recovered {
-    /// The genesis and every record: sequence, version and body of each frame.
+    /// The record that `records` follow; 0 where they begin with #1.
+    pub fn before(&self) -> Seq {
+        self.base.as_ref().map_or(Seq(0), |base| base.seq)
+    }
+
+    /// What is written as frames: the genesis, where it is not in the base, and every record.
     pub(crate) fn bodies(&self) -> impl Iterator<Item = (Seq, u16, &[u8])> {
-        let genesis = std::iter::once((Seq(0), self.genesis_version, self.genesis.as_slice()));
-        genesis.chain(self.records.iter().map(|stored| (stored.seq, stored.version, stored.body.as_slice())))
+        let genesis = self.base.is_none().then_some((Seq(0), self.genesis_version, self.genesis.as_slice()));
+        let records = self.records.iter().map(|stored| (stored.seq, stored.version, stored.body.as_slice()));
+        genesis.into_iter().chain(records)
     }
 }
 
@@ -108,6 +117,25 @@ pub enum DamageCause {
         /// Where it should.
         expected: Seq,
     },
+    /// A keyframe does not stand where it says.
+    #[error("a keyframe of {stored} stands behind {expected}, or is of another journal")]
+    Keyframe {
+        /// The record that it says it follows.
+        stored: Seq,
+        /// The record that it stands behind.
+        expected: Seq,
+    },
+    /// A file of sealed records is not what was written.
+    #[error("{}: {cause}", path.display())]
+    Sealed {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        cause: Box<DamageCause>,
+    },
+    /// There are sealed records and nothing that is written to.
+    #[error("its live part is gone")]
+    NoGeneration,
     /// The store could not be read on.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -174,60 +202,113 @@ pub enum OpenError {
     },
 }
 
-/// All that a store was found to hold, and what is needed to write on.
+/// All that a journal was found to hold, and what is needed to write on.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) genesis: Option<Stored>,
+    pub(crate) base: Option<StoredKeyframe>,
     pub(crate) records: Vec<Stored>,
     pub(crate) chain: Chain,
+    /// Bytes of the frames that were read, and of those that were not because a keyframe stands for them.
     pub(crate) frame_bytes: u64,
     pub(crate) torn: Vec<Key>,
     pub(crate) damage: Option<Damage>,
 }
 
 impl Reading {
+    /// Nothing read yet, behind a keyframe.
+    pub(crate) fn behind(base: StoredKeyframe) -> Reading {
+        let (genesis, chain) = (Some(base.genesis.clone()), base.chain);
+        Reading { genesis, chain, base: Some(base), ..Reading::default() }
+    }
+
     /// Reads a store from its first part to its last, or to damage.
     pub(crate) fn of(store: &dyn Store) -> Reading {
         let mut reading = Reading::default();
-        match reading.scan(store) {
-            Ok(torn) => reading.torn = torn,
-            Err(cause) => reading.damage = Some(Damage { intact: reading.intact(), cause }),
+        if let Err(cause) = reading.scan(std::iter::once(store), &mut |_, _| ()) {
+            reading.damage = Some(Damage { intact: reading.intact(), cause });
         }
         reading
     }
 
-    fn scan(&mut self, store: &dyn Store) -> Result<Vec<Key>, DamageCause> {
+    /// Reads stores, of which each goes on where the one before it ends. `new` is told the frames of each group that were
+    /// not read before, and which of the stores has them.
+    pub(crate) fn scan<'a>(
+        &mut self,
+        stores: impl Iterator<Item = &'a dyn Store>,
+        new: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), DamageCause> {
         let mut assembly = Assembly::default();
-        for part in store.scan() {
-            let (key, value) = part?;
-            if let Some(group) = assembly.push(key, &value)? {
-                self.take_in(&group)?;
+        for (index, store) in stores.enumerate() {
+            for part in store.scan() {
+                let (key, value) = part?;
+                if let Some(group) = assembly.push(key, &value)? {
+                    let known_bytes = self.known(&group);
+                    if known_bytes == 0 {
+                        self.take_in(&group)?;
+                    } else if known_bytes < group.bytes.len() {
+                        self.take_in_frames(&group.bytes, known_bytes)?;
+                    }
+                    if known_bytes < group.bytes.len() {
+                        new(index, &group.bytes[known_bytes..]);
+                    }
+                }
             }
         }
         if let Some(first) = assembly.open_group() {
             self.check_place(first)?;
         }
-        Ok(assembly.finish())
+        self.torn = assembly.finish();
+        Ok(())
     }
 
+    /// Bytes at the beginning of a group of which a sealed file has told already: a store is removed only after its file
+    /// is there. Of what is not a frame nothing is known, and reading it will tell.
+    fn known(&self, group: &Group) -> usize {
+        let (mut offset, next) = (0, self.next());
+        while group.first < next && offset < group.bytes.len() {
+            match frame::decode_alone(&group.bytes, offset, next) {
+                Ok(frame) if frame.seq < next => offset += frame.len_bytes(),
+                _ => break,
+            }
+        }
+        offset
+    }
+
+    /// Takes in the frames of a segment.
     pub(crate) fn take_in(&mut self, group: &Group) -> Result<(), DamageCause> {
         self.check_place(group.first)?;
-        let mut offset = 0;
+        self.take_in_frames(&group.bytes, 0)
+    }
+
+    fn take_in_frames(&mut self, bytes: &[u8], mut offset: usize) -> Result<(), DamageCause> {
         // At least one frame: a group without any is damage too, and is found as a frame that is too short.
         loop {
-            let frame = frame::decode(&group.bytes, offset, self.next(), self.chain)?;
+            let frame = frame::decode(bytes, offset, self.next(), self.chain)?;
             let stored = Stored { seq: frame.seq, version: frame.version, body: frame.body.to_vec() };
             self.chain = frame.chain;
-            offset += frame::HEADER_LEN_BYTES + frame.body.len();
+            offset += frame.len_bytes();
+            self.frame_bytes += frame.len_bytes() as u64;
             match self.genesis {
                 None => self.genesis = Some(stored),
                 Some(_) => self.records.push(stored),
             }
-            if offset >= group.bytes.len() {
-                self.frame_bytes += offset as u64;
+            if offset >= bytes.len() {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes in a keyframe: what is read before it must lead to it, and where nothing was, reading begins with it.
+    pub(crate) fn take_in_keyframe(&mut self, keyframe: StoredKeyframe) -> Result<(), DamageCause> {
+        let Some(expected) = self.intact() else {
+            *self = Reading::behind(keyframe);
+            return Ok(());
+        };
+        let stored = keyframe.seq;
+        let fits =
+            stored == expected && keyframe.chain == self.chain && self.genesis.as_ref() == Some(&keyframe.genesis);
+        if fits { Ok(()) } else { Err(DamageCause::Keyframe { stored, expected }) }
     }
 
     fn check_place(&self, stored: Seq) -> Result<(), DamageCause> {
@@ -235,14 +316,15 @@ impl Reading {
         if stored == expected { Ok(()) } else { Err(DamageCause::Gap { stored, expected }) }
     }
 
-    /// Frames that were read, the genesis too.
+    /// Frames up to the last that was read, the genesis too.
     pub(crate) fn frames(&self) -> u64 {
-        self.intact().map_or(0, |last| last.0 + 1)
+        self.next().0
     }
 
     /// The last record that was read.
     pub(crate) fn intact(&self) -> Option<Seq> {
-        self.genesis.as_ref().map(|_| Seq(self.records.len() as u64))
+        let before = self.base.as_ref().map_or(0, |base| base.seq.0);
+        self.genesis.as_ref().map(|_| Seq(before + self.records.len() as u64))
     }
 
     fn next(&self) -> Seq {
@@ -254,6 +336,7 @@ impl Reading {
         self,
         place: impl FnOnce() -> String,
     ) -> Result<(Recovered, Option<Damage>), OpenError> {
+        let last = self.intact().unwrap_or(Seq(0));
         let Some(genesis) = self.genesis else {
             let place = place();
             return Err(match self.damage {
@@ -261,10 +344,9 @@ impl Reading {
                 None => OpenError::Unfinished { place },
             });
         };
-        let last = Seq(self.records.len() as u64);
         let torn = self.torn.first().map(|key| Torn { first: key.first, parts: self.torn.len() });
         let Stored { version: genesis_version, body: genesis, .. } = genesis;
-        Ok((Recovered { genesis, genesis_version, records: self.records, last, torn }, self.damage))
+        Ok((Recovered { genesis, genesis_version, base: self.base, records: self.records, last, torn }, self.damage))
     }
 }
 

@@ -66,8 +66,14 @@ mod tests {
     fn what_is_restored_is_what_was_read_versions_and_all() {
         let record = |seq, version, len| Stored { seq: Seq(seq), version, body: vec![seq as u8; len] };
         let records = vec![record(1, 0, 0), record(2, 1, 3 * GROUP_LEN_BYTES), record(3, 0, 90), record(4, 2, 7)];
-        let recovered =
-            Recovered { genesis: b"genesis".to_vec(), genesis_version: 1, records, last: Seq(4), torn: None };
+        let recovered = Recovered {
+            genesis: b"genesis".to_vec(),
+            genesis_version: 1,
+            base: None,
+            records,
+            last: Seq(4),
+            torn: None,
+        };
         let disk = MemoryDisk::default();
         let chain = restore_on(&mut *disk.store(), &recovered).expect("memory");
         let reading = Reading::of(&*disk.store());

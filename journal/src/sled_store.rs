@@ -1,10 +1,10 @@
 //! The store on a real disk: a sled database, made as durable as it does not make itself.
 //!
 //! ```text
-//! <dir>/live/conf    written and synced at creation
-//! <dir>/live/db      sled's log; flush, then our own fdatasync, is what durable means
-//! <dir>/live/snap.*  sled's index, rewritten by sled at opening
-//! <dir>/live/blobs/  must stay empty: sled never syncs what it puts there
+//! <dir>/live/<n>/conf    written and synced at creation
+//! <dir>/live/<n>/db      sled's log; flush, then our own fdatasync, is what durable means
+//! <dir>/live/<n>/snap.*  sled's index, rewritten by sled at opening
+//! <dir>/live/<n>/blobs/  must stay empty: sled never syncs what it puts there
 //! ```
 //!
 //! sled's `flush` alone ends in `sync_file_range`, which writes neither the file's size nor the drive's cache: after a power
@@ -23,6 +23,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
+    directory::{Directory, Generation},
     recover::OpenError,
     store::{Durability, Key, Scan, Store, StoreError, panic_message},
 };
@@ -33,51 +34,67 @@ const CACHE_BYTES: u64 = 16 << 20;
 /// Paths that are synced at a time when a journal is made.
 const SYNCS_AT_ONCE: usize = 32;
 
+const FIRST: Generation = Generation(1);
+
 const RELEASE_TRIES: u32 = 200;
 const RELEASE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Parts in a sled database. One thread uses it.
+/// Parts in a sled database, one generation of a journal. One thread uses it.
 #[derive(Debug)]
 pub struct SledStore {
     /// Always there until the store is dropped.
     db: Option<sled::Db>,
-    /// Our own descriptor of `live/db`, for `fdatasync`.
+    /// Our own descriptor of its log, for `fdatasync`.
     log: File,
+    /// The journal's directory, for messages.
     dir: PathBuf,
+    /// The database's.
+    database: PathBuf,
 }
 
 impl SledStore {
-    /// Makes an empty store in `dir`, and `dir` with what is missing above it, and makes all of that durable.
-    pub fn create(dir: &Path) -> Result<SledStore, OpenError> {
-        let live = live(dir);
-        if live.exists() {
+    /// Makes the first generation of a journal in `dir`, and `dir` with what is missing above it, and makes all of that
+    /// durable.
+    pub(crate) fn create(dir: &Path) -> Result<SledStore, OpenError> {
+        let directory = Directory::new(dir);
+        if directory.live().exists() {
             return Err(OpenError::Exists { place: dir.display().to_string() });
         }
-        fs::create_dir_all(&live).map_err(|source| io_error("create", &live, source))?;
-        let store = SledStore::open_database(dir)?;
-        let live = live.canonicalize().map_err(|source| io_error("find", &live, source))?;
-        let files = ["conf", "db"].map(|name| live.join(name));
+        let database = directory.generation(FIRST);
+        fs::create_dir_all(&database).map_err(|source| io_error("create", &database, source))?;
+        let store = SledStore::open_database(dir, database.clone())?;
+        let database = database.canonicalize().map_err(|source| io_error("find", &database, source))?;
         // Every directory up to the root: those that were made just now, here or by whoever called, look like the others.
-        let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(live.ancestors()).collect();
-        paths.chunks(SYNCS_AT_ONCE).try_for_each(sync_paths)?;
+        sync_database(&database, &database.ancestors().collect::<Vec<_>>())?;
         Ok(store)
     }
 
-    /// Opens the store that [`SledStore::create`] made in `dir`.
-    pub fn open(dir: &Path) -> Result<SledStore, OpenError> {
+    /// Makes a later generation, which is there whole or not at all.
+    pub(crate) fn create_next(directory: &Directory, generation: Generation) -> Result<SledStore, OpenError> {
+        let database = directory.generation(generation);
+        let part = database.with_extension("part");
+        drop(SledStore::open_database(directory.path(), part.clone())?);
+        sync_database(&part, &[&part])?;
+        fs::rename(&part, &database).map_err(|source| io_error("rename", &part, source))?;
+        sync_path(&directory.live())?;
+        SledStore::open(directory, generation)
+    }
+
+    /// Opens a generation.
+    pub(crate) fn open(directory: &Directory, generation: Generation) -> Result<SledStore, OpenError> {
+        let database = directory.generation(generation);
         // sled would make a new database.
-        if !live(dir).join("db").is_file() {
-            return Err(OpenError::Missing { place: dir.display().to_string() });
+        if !database.join("db").is_file() {
+            return Err(OpenError::Missing { place: directory.path().display().to_string() });
         }
-        let store = SledStore::open_database(dir)?;
+        let store = SledStore::open_database(directory.path(), database.clone())?;
         // sled has replaced its index by a rename.
-        sync_path(&live(dir))?;
+        sync_path(&database)?;
         Ok(store)
     }
 
-    fn open_database(dir: &Path) -> Result<SledStore, OpenError> {
-        let live = live(dir);
-        let config = sled::Config::new().path(&live).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    fn open_database(dir: &Path, database: PathBuf) -> Result<SledStore, OpenError> {
+        let config = sled::Config::new().path(&database).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(db)) => db,
             Ok(Err(error)) => return Err(refused(dir, error)),
@@ -86,14 +103,14 @@ impl SledStore {
                 return Err(OpenError::Unopenable { dir: dir.to_owned(), message });
             }
         };
-        let path = live.join("db");
+        let path = database.join("db");
         let log = File::open(&path).map_err(|source| io_error("open", &path, source))?;
-        Ok(SledStore { db: Some(db), log, dir: dir.to_owned() })
+        Ok(SledStore { db: Some(db), log, dir: dir.to_owned(), database })
     }
 
     /// Files that sled has made beside its log. Any is an error of ours: a value was too long, and a power cut would take it.
     pub fn blob_files(&self) -> Result<usize, StoreError> {
-        let path = live(&self.dir).join("blobs");
+        let path = self.database.join("blobs");
         let files = fs::read_dir(&path).map_err(|source| io_error("list", &path, source))?;
         Ok(files.count())
     }
@@ -128,7 +145,7 @@ impl Store for SledStore {
         }
         self.with("flush", |db| db.flush().map(|_| ()))?;
         if durability == Durability::Disk {
-            self.log.sync_data().map_err(|source| io_error("sync", &live(&self.dir).join("db"), source))?;
+            self.log.sync_data().map_err(|source| io_error("sync", &self.database.join("db"), source))?;
         }
         Ok(())
     }
@@ -173,8 +190,11 @@ impl Drop for SledStore {
     }
 }
 
-fn live(dir: &Path) -> PathBuf {
-    dir.join("live")
+/// Syncs the files of a new database, and directories.
+fn sync_database(database: &Path, dirs: &[&Path]) -> Result<(), StoreError> {
+    let files = ["conf", "db"].map(|name| database.join(name));
+    let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).chain(dirs.iter().copied()).collect();
+    paths.chunks(SYNCS_AT_ONCE).try_for_each(sync_paths)
 }
 
 fn sync_path(path: &Path) -> Result<(), StoreError> {
@@ -224,6 +244,10 @@ mod tests {
     use super::*;
     use crate::part;
 
+    fn open(dir: &Path) -> Result<SledStore, OpenError> {
+        SledStore::open(&Directory::new(dir), FIRST)
+    }
+
     fn parts_of(store: &SledStore) -> Vec<(Key, Vec<u8>)> {
         store.scan().collect::<Result<_, _>>().expect("readable")
     }
@@ -238,7 +262,7 @@ mod tests {
         store.sync(Durability::Disk).expect("synced");
         drop(store);
 
-        let mut store = SledStore::open(dir.path()).expect("it is there");
+        let mut store = open(dir.path()).expect("it is there");
         assert_eq!(parts_of(&store)[..parts.len()], parts);
         assert_eq!(parts_of(&store).len(), parts.len() + 1);
         store.remove(&[parts[0].0, parts[0].0]).expect("removing twice is no error");
@@ -256,7 +280,7 @@ mod tests {
         }
         assert_eq!(store.blob_files().expect("listable"), 0);
         drop(store);
-        let store = SledStore::open(dir.path()).expect("it is there");
+        let store = open(dir.path()).expect("it is there");
         assert_eq!(store.blob_files().expect("listable"), 0, "nor does opening");
     }
 
@@ -265,12 +289,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let first = SledStore::create(dir.path()).expect("a new store");
         for _ in 0..2 {
-            let second = SledStore::open(dir.path());
+            let second = open(dir.path());
             assert!(matches!(second, Err(OpenError::Held { .. })), "{second:?}");
         }
         drop(first);
         for _ in 0..20 {
-            let mut store = SledStore::open(dir.path()).expect("free at once");
+            let mut store = open(dir.path()).expect("free at once");
             store.write(&part::cut(Seq(1), &[3; 20_000])).expect("written");
         }
     }
@@ -278,7 +302,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_not_made() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert!(matches!(SledStore::open(dir.path()), Err(OpenError::Missing { .. })));
+        assert!(matches!(open(dir.path()), Err(OpenError::Missing { .. })));
         assert!(!dir.path().join("live").exists());
         drop(SledStore::create(dir.path()).expect("a new store"));
         assert!(matches!(SledStore::create(dir.path()), Err(OpenError::Exists { .. })));
@@ -293,12 +317,12 @@ mod tests {
         }
         store.sync(Durability::Disk).expect("synced");
         drop(store);
-        let log = dir.path().join("live/db");
+        let log = dir.path().join("live/000001/db");
         let mut bytes = fs::read(&log).expect("readable");
         bytes[4_096..8_192].fill(0xEE);
         fs::write(&log, bytes).expect("writable");
 
-        match SledStore::open(dir.path()) {
+        match open(dir.path()) {
             Err(error) => assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}"),
             // sled may open what it cannot read; the scan must say so or the parts must be fewer, which the frames show.
             Ok(store) => assert!(store.scan().any(|part| part.is_err()) || parts_of(&store).len() < 200),

@@ -69,7 +69,7 @@ fn a_reopened_journal_continues_sequence_and_chain() {
         drop(journal);
     }
     assert_eq!(journal::read(&dir).expect("whole").last, Seq(6));
-    assert_eq!(std::fs::read_dir(dir.join("live/blobs")).expect("listable").count(), 0);
+    assert_eq!(std::fs::read_dir(dir.join("live/000001/blobs")).expect("listable").count(), 0);
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl Machine {
             journal: JournalPlace::None,
             durability: Durability::None,
             journal_limit_bytes: None,
+            journal_keep_bytes: None,
             objects: Vec::new(),
             guest: GuestProgram::None,
             accel: Accel::Soft,

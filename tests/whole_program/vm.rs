@@ -124,6 +124,7 @@ impl InProcess {
             journal: JournalPlace::Directory(dir.path().join("journal")),
             durability: wanted.durability,
             journal_limit_bytes: None,
+            journal_keep_bytes: None,
             objects: objects(&wanted),
             guest: wanted.guest,
             accel: wanted.accel,

@@ -28,6 +28,14 @@ pub enum Fatal {
         /// What the store said.
         reason: String,
     },
+    /// A record does not follow from those before it: the next start could not fold it.
+    #[error("{seq} does not follow from the records before it, which is a bug: {reason}")]
+    Unfit {
+        /// The record.
+        seq: Seq,
+        /// Why.
+        reason: String,
+    },
     /// An actor is gone without a record of why.
     #[error("the actor {actor} is gone")]
     ActorGone {

@@ -41,4 +41,4 @@ pub use host_memory::PreallocListener;
 pub use instruction_bus::InstructionBus;
 pub use kvm_guest::KvmError;
 pub use start::{Accel, JournalPlace, Object, StartError, StartOptions, Started, VmRequest, start};
-pub use vm::{RequestError, RunState, Vm};
+pub use vm::{LookError, RequestError, RunState, Vm};

@@ -7,6 +7,7 @@ use device::Seq;
 use device::backends::{Backend, BackendKind, BackendSpec, FileAccess, Holder, Sharing, Source};
 use device::config::{DeviceConfig, DynamicMemory, TagRule};
 use device::vm::Vm as State;
+use journal::form::Keyframe;
 use journal::record::{Genesis, Record};
 use memory::{HostMemory, MissingFile};
 use replay::Fold;
@@ -16,16 +17,25 @@ use crate::host_memory::Maker;
 use crate::start::{Object, StartError, StartOptions};
 use crate::vm::Vm;
 
-/// The state that recovered records make.
-pub(crate) fn fold(recovered: &journal::Recovered) -> Result<Fold, StartError> {
+/// The state where recovered records begin, and the one that they make.
+pub(crate) fn fold(recovered: &journal::Recovered) -> Result<(Fold, Fold), StartError> {
     let unreadable = |seq, reason: String| StartError::Unreadable { seq, reason };
-    let genesis = Genesis::of(recovered).map_err(|error| unreadable(Seq(0), error.to_string()))?;
-    let mut fold = Fold::new(&genesis)?;
+    let base = match &recovered.base {
+        Some(base) => {
+            let keyframe = Keyframe::from_stored(base.version, &base.body);
+            Fold::from_keyframe(keyframe.map_err(|error| unreadable(base.seq, format!("its keyframe: {error}")))?)
+        }
+        None => {
+            let genesis = Genesis::of(recovered).map_err(|error| unreadable(Seq(0), error.to_string()))?;
+            Fold::new(&genesis)?
+        }
+    };
+    let mut fold = base.clone();
     for stored in &recovered.records {
         let record = Record::from_stored(stored).map_err(|error| unreadable(stored.seq, error.to_string()))?;
         fold.apply(&record)?;
     }
-    Ok(fold)
+    Ok((base, fold))
 }
 
 /// The command line, where it describes a VM, must describe the one of the journal.

@@ -16,12 +16,12 @@ use device::config::{ConfigError, DeviceIndex, DeviceRequest, VmConfig};
 use device::vm::Vm as State;
 use device::{Refusal, Seq, VmTime};
 use journal::record::{Genesis, Origin, RECORD_VERSION};
-use journal::{Durability, Journal, OpenError, Options};
+use journal::{Durability, Journal, OpenError, Opening, Options, Sealing};
 use kameo::actor::PreparedActor;
 use kameo::mailbox::unbounded;
 use memory::{BackendDir, HostMemory, HostMemoryError, Window};
 use platform::{Platform, PlatformParts};
-use replay::FoldError;
+use replay::{Fold, FoldError, Followed};
 use thiserror::Error;
 
 use crate::backend_registry::BackendRegistry;
@@ -90,6 +90,8 @@ pub struct StartOptions {
     pub durability: Durability,
     /// Bytes at which the journal stops the VM.
     pub journal_limit_bytes: Option<u64>,
+    /// Bytes that the journal's sealed files may take together; the oldest go first.
+    pub journal_keep_bytes: Option<u64>,
     /// Backends of the command line.
     pub objects: Vec<Object>,
     /// What runs as the guest.
@@ -238,6 +240,7 @@ pub enum StartError {
 /// A journal and the state that its records make.
 struct Opened {
     journal: Journal,
+    followed: Option<Followed>,
     state: State,
     last: Seq,
     torn_from: Option<Seq>,
@@ -251,8 +254,8 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     check_objects(&opened.state, &options.objects)?;
     let memories = make_again(&opened.state, &options.objects, &options.maker()).await?;
     let survivals = survivals(&opened.state, &memories);
-    let Opened { journal, state, last, torn_from } = opened;
-    let vm = spawn(&options, journal, state, last, memories, outbox, fatal)?;
+    let Opened { journal, followed, state, last, torn_from } = opened;
+    let vm = spawn(&options, journal, followed, state, last, memories, outbox, fatal)?;
     let input = backends::Input::RunStart { build: options.build.clone(), survivals: survivals.clone() };
     let run = settle(&vm, Origin::Supervisor, input).await?;
     for object in missing_free(&vm, &options.objects).await? {
@@ -275,29 +278,51 @@ fn open(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag) -> Result<Op
     let config = &options.vm.as_ref().unwrap_or(&options.default_vm).config;
     config.check()?;
     let genesis = Genesis { config: config.clone(), build: options.build.clone(), parent: None };
-    let fresh = |journal| Opened { journal, state: State::new(config.clone()), last: Seq(0), torn_from: None };
+    let fresh = |journal, followed| Opened {
+        journal,
+        followed,
+        state: State::new(config.clone()),
+        last: Seq(0),
+        torn_from: None,
+    };
     match &options.journal {
         JournalPlace::None => {
             let durability = Durability::None;
-            Ok(fresh(Journal::volatile(Options { durability, ..journal_options(options, outbox, fatal, VmTime(0)) })))
+            let journal_options = journal_options(options, outbox, fatal, VmTime(0));
+            Ok(fresh(Journal::volatile(Options { durability, ..journal_options }), None))
         }
-        JournalPlace::Directory(dir) => match journal::read(dir) {
+        JournalPlace::Directory(dir) => match Opening::of(dir) {
             Err(OpenError::Missing { .. }) => {
+                let (followed, sealing) = sealing(options, fatal, Fold::new(&genesis)?);
                 let journal_options = journal_options(options, outbox, fatal, VmTime(0));
-                Ok(fresh(Journal::create(dir, &genesis.to_bytes(), journal_options)?))
+                let journal = Journal::create(dir, &genesis.to_bytes(), Options { sealing, ..journal_options })?;
+                Ok(fresh(journal, Some(followed)))
             }
             Err(error) => Err(error.into()),
             // Read first, so that a refused start has changed nothing; then opened with the clock where it stood.
-            Ok(recovered) => {
-                let fold = fold(&recovered)?;
+            Ok(opening) => {
+                let (base, fold) = fold(opening.recovered())?;
                 check_vm(options, fold.vm())?;
                 let (last, time) = (fold.last(), fold.time());
-                let (journal, again) = Journal::open(dir, journal_options(options, outbox, fatal, time))?;
-                let torn_from = again.torn.map(|torn| torn.first);
-                Ok(Opened { journal, state: fold.into_vm(), last, torn_from })
+                let torn_from = opening.recovered().torn.map(|torn| torn.first);
+                let (followed, sealing) = sealing(options, fatal, base);
+                let journal_options = journal_options(options, outbox, fatal, time);
+                let journal = opening.start(Options { sealing, ..journal_options })?;
+                Ok(Opened { journal, followed: Some(followed), state: fold.into_vm(), last, torn_from })
             }
         },
     }
+}
+
+/// How the journal is followed, from a state on.
+fn sealing(options: &StartOptions, fatal: &FatalFlag, base: Fold) -> (Followed, Option<Sealing>) {
+    let (followed, follower) = Followed::new(base);
+    let fatal = fatal.clone();
+    let on_unfit = Box::new(move |seq, reason| {
+        fatal.raise(Fatal::Unfit { seq, reason });
+    });
+    let keep_bytes = options.journal_keep_bytes;
+    (followed, Some(Sealing { follower, seal_bytes: Sealing::SEAL_BYTES, keep_bytes, on_unfit }))
 }
 
 fn journal_options(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag, clock: VmTime) -> Options {
@@ -311,6 +336,7 @@ fn journal_options(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag, c
         on_failed: Box::new(move |error, last_durable| {
             fatal.raise(Fatal::Journal { last_durable, reason: error.to_string() });
         }),
+        sealing: None,
     }
 }
 
@@ -350,6 +376,7 @@ fn guest_memory(size_bytes: u64) -> Result<Arc<HostMemory>, StartError> {
 fn spawn(
     options: &StartOptions,
     journal: Journal,
+    followed: Option<Followed>,
     state: State,
     last: Seq,
     memories: BTreeMap<String, Arc<HostMemory>>,
@@ -405,6 +432,17 @@ fn spawn(
     let guest = GuestVcpu::spawn_for(options.guest.clone(), &bus, processor);
     let (devices, plugging) = (RwLock::new(actors), tokio::sync::RwLock::default());
     Ok(Vm {
-        parts: Arc::new(Parts { config, journal, fatal, slots, devices, plugging, guest, bus, maker: options.maker() }),
+        parts: Arc::new(Parts {
+            config,
+            journal,
+            followed,
+            fatal,
+            slots,
+            devices,
+            plugging,
+            guest,
+            bus,
+            maker: options.maker(),
+        }),
     })
 }

@@ -8,6 +8,7 @@
 //! Deliberately absent: restarts. An actor that dies stops the VM ([`crate::Fatal`]); the next process resumes it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ use device::backends::{self, BackendSpec, Source};
 use device::config::{ConfigError, DeviceConfig, DeviceIndex, VmConfig};
 use device::extents::{self, AddRequest, ReleaseRequest};
 use device::{Refusal, Seq, VmTime, mailbox, windows};
-use journal::Journal;
 use journal::record::Origin;
+use journal::{Journal, TailError};
 use kameo::actor::ActorRef;
 use kameo::message::Message;
 use memory::{HostMemory, MissingFile, SlotCounts, Window};
 use platform::{Face, Platform};
+use replay::{Behind, Fold, Followed};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 use vm::Machine;
@@ -56,6 +58,23 @@ pub enum RequestError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a running VM's journal cannot be looked at.
+#[derive(Debug, Error)]
+pub enum LookError {
+    /// There is no journal.
+    #[error("this VM keeps no journal, so nothing can be asked of it: start it with --journal DIR")]
+    Unkept,
+    /// The state behind the journal has stopped.
+    #[error(transparent)]
+    Behind(#[from] Behind),
+    /// The records cannot be had.
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    /// There is nobody left to answer.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// The actors of one device.
 #[derive(Clone)]
 pub(crate) struct DeviceActors {
@@ -78,6 +97,8 @@ pub(crate) struct Parts {
     pub(crate) fatal: FatalFlag,
     /// What device actors are spawned into.
     pub(crate) slots: Slots,
+    /// The state behind the journal, where there is one.
+    pub(crate) followed: Option<Followed>,
     /// The devices that are plugged.
     pub(crate) devices: RwLock<BTreeMap<DeviceIndex, DeviceActors>>,
     /// Held over a plug or an unplug, of which there is one at a time.
@@ -345,6 +366,33 @@ impl Vm {
     /// Raised when the VM stops before its time.
     pub fn fatal(&self) -> watch::Receiver<Option<Fatal>> {
         self.parts.fatal.subscribe()
+    }
+
+    /// Looks at the state after the last durable record, or a later one. Nothing that runs is stopped for it.
+    ///
+    /// # Errors
+    /// If the VM keeps no journal, or the state behind it has stopped.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Fold) -> T + Send + 'static,
+    ) -> Result<T, LookError> {
+        let followed = self.parts.followed.clone().ok_or(LookError::Unkept)?;
+        let durable = self.parts.journal.durable();
+        let looked = tokio::task::spawn_blocking(move || followed.look(durable, look));
+        Ok(looked.await.map_err(|_| LookError::Stopped(Stopped))??)
+    }
+
+    /// Writes every durable record that is in no sealed file of the journal into one at `path`, and returns the last.
+    ///
+    /// # Errors
+    /// If the VM keeps no journal, or the file cannot be written.
+    pub async fn write_journal_tail(&self, path: PathBuf) -> Result<Seq, LookError> {
+        if self.parts.followed.is_none() {
+            return Err(LookError::Unkept);
+        }
+        let journal = self.parts.journal.clone();
+        let written = tokio::task::spawn_blocking(move || journal.write_tail(&path));
+        Ok(written.await.map_err(|_| LookError::Stopped(Stopped))??)
     }
 
     /// Stops the guest and the actors, makes everything durable and gives the journal back.

@@ -3,6 +3,7 @@
 use device::config::ConfigError;
 use device::vm::Vm;
 use device::{Seq, VmTime};
+use journal::form::Keyframe;
 use journal::record::{Genesis, Record};
 use thiserror::Error;
 
@@ -58,6 +59,16 @@ impl Fold {
     pub fn new(genesis: &Genesis) -> Result<Self, FoldError> {
         genesis.config.check()?;
         Ok(Self { vm: Vm::new(genesis.config.clone()), last: Seq(0), time: VmTime(0) })
+    }
+
+    /// The state that a keyframe has.
+    pub fn from_keyframe(Keyframe { seq, time, vm }: Keyframe) -> Self {
+        Self { vm, last: seq, time }
+    }
+
+    /// The state as a keyframe.
+    pub fn to_keyframe(&self) -> Keyframe {
+        Keyframe { seq: self.last, time: self.time, vm: self.vm.clone() }
     }
 
     /// The state.

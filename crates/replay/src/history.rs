@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
 use crate::recheck::{Divergence, recheck};
+use crate::weight::weight;
 
 /// Between two keyframes there are at least so many records.
 const KEYFRAME_RECORDS_MIN: u64 = 4096;
@@ -277,15 +278,6 @@ impl History {
 /// Whether a record changes the state of one of these actors.
 fn touches(record: &Record, actors: &[Actor]) -> bool {
     record.facts.iter().any(|fact| actors.contains(&fact.actor()))
-}
-
-/// How many things a state holds.
-fn weight(vm: &Vm) -> u64 {
-    let of_devices = vm.devices.values().map(|device| {
-        let extents = &device.extents;
-        extents.accepted().len() + extents.offers().extents_len() + extents.log().len()
-    });
-    (of_devices.sum::<usize>() + vm.backends.iter().count()) as u64
 }
 
 /// A path and the value that is looked for: `PATH=VALUE`. The value `absent` is nothing at the path.

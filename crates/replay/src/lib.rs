@@ -12,6 +12,7 @@
 
 mod diff;
 mod fold;
+mod followed;
 mod history;
 mod position;
 mod recheck;
@@ -21,10 +22,12 @@ mod rerun;
 mod row;
 mod shrink;
 mod simplify;
+mod weight;
 mod whatif;
 
 pub use diff::{Diff, Parting, diff};
 pub use fold::{Fold, FoldError};
+pub use followed::{Behind, Followed};
 pub use history::{History, HistoryError, PathValue, PathValueError, Written};
 pub use position::{Position, PositionError, parse_seq};
 pub use recheck::{Difference, Divergence, panic_message, recheck};

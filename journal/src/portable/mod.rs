@@ -1,14 +1,16 @@
 //! A journal as one file: what a user mails, what the corpus keeps.
 //!
 //! ```text
-//! ┌ about ┐┌ records #0 .. ┐┌ records ┐ ... ┌ end ┐        every segment is checked by itself and chained to the one before
-//! └───────┘└───────────────┘└─────────┘     └─────┘        a file without its end was cut
+//! ┌ about ┐┌ records #0 .. ┐┌ keyframe ┐┌ records ┐ ... ┌ end ┐     every segment is checked by itself and chained to the
+//! └───────┘└───────────────┘└──────────┘└─────────┘     └─────┘     one before; a file without its end was cut
 //! ```
 //!
-//! A segment of records holds whole frames, the very bytes that a directory holds, compressed. Deliberately absent: an
-//! index (a segment's header says what is in it and how long it is), appending (a file is written once), and secrets: the
-//! links show what was lost or swapped, not who did it.
+//! A segment of records holds whole frames, the very bytes that a directory holds, compressed. A keyframe says the state at
+//! its place; one in front of all records stands for those that are gone. Sealed records are such files too. Deliberately
+//! absent: a written index (a segment's header says what is in it and how long it is), appending (a file is written once),
+//! and secrets: the links show what was lost or swapped, not who did it.
 
+mod index;
 mod read;
 mod segment;
 mod write;
@@ -16,6 +18,11 @@ mod write;
 pub use read::{read_file, salvage_file};
 pub use segment::{HEADER_LEN_BYTES, SegmentError, VERSION};
 pub use write::{write_file, write_to};
+
+pub(crate) use index::Index;
+pub(crate) use read::read_segments;
+pub(crate) use segment::Level;
+pub(crate) use write::{Segments, make_file};
 
 /// What a file says of itself, beside its records: names and texts, in the order in which they were given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! segment ─ crc, version ─▶ link ─▶ unpack ─▶ frames ─ crc, sequence, chain ─▶ records      first damage: stop, say where
+//!                               └─▶ keyframe: where nothing was read before it reading begins there, else it must fit
 //! ```
 //!
 //! Deliberately absent: reading on behind damage; salvage does that, and says what it found.
@@ -42,56 +43,68 @@ pub fn salvage_file(path: &Path) -> Result<(Recovered, About, Option<Damage>), O
         std::io::ErrorKind::NotFound => OpenError::Missing { place: path.display().to_string() },
         _ => StoreError::File { doing: "read", path: path.to_owned(), source }.into(),
     })?;
-    let mut file = FileReading::default();
-    if let Err(cause) = file.scan(&bytes) {
-        file.reading.damage = Some(Damage { intact: file.reading.intact(), cause });
+    let (mut reading, mut about) = (Reading::default(), About::default());
+    if let Err(cause) = read_segments(&bytes, &mut reading, &mut about) {
+        reading.damage = Some(Damage { intact: reading.intact(), cause });
     }
-    let (recovered, damage) = file.reading.into_recovered(|| path.display().to_string())?;
-    Ok((recovered, file.about, damage))
+    let (recovered, damage) = reading.into_recovered(|| path.display().to_string())?;
+    Ok((recovered, about, damage))
 }
 
-#[derive(Default)]
-struct FileReading {
-    reading: Reading,
-    about: About,
+/// Reads a whole file behind what was read before it.
+pub(crate) fn read_segments(bytes: &[u8], reading: &mut Reading, about: &mut About) -> Result<(), DamageCause> {
+    FileReading { reading, about, link: Chain::default(), segments: 0 }.scan(bytes)
+}
+
+struct FileReading<'a> {
+    reading: &'a mut Reading,
+    about: &'a mut About,
     link: Chain,
     segments: u32,
 }
 
-impl FileReading {
+impl FileReading<'_> {
     fn scan(&mut self, bytes: &[u8]) -> Result<(), DamageCause> {
         let mut offset = 0;
         loop {
             let segment = segment::decode(bytes, offset)?;
             segment.check_link(offset, self.link)?;
-            // What the file says of itself stands first, and only there.
-            let is_first = self.segments == 0;
-            let expected = if is_first { Kind::About } else { Kind::Records };
-            match segment.kind {
-                Kind::About if is_first => {
-                    self.about = segment.about(offset)?;
-                    segment.check_field(offset, "count", segment.count.into(), self.about.0.len() as u64)?;
-                }
-                Kind::Records if !is_first => self.take_in(&segment, offset)?,
-                Kind::End if !is_first => {
-                    segment.check_field(offset, "number of segments", segment.count.into(), self.segments.into())?;
-                    let last = self.reading.intact().map_or(0, |last| last.0);
-                    segment.check_field(offset, "last record", segment.first, last)?;
-                    return behind_end(bytes, offset + segment.len_bytes());
-                }
-                kind => {
-                    let (stored, expected) = (kind.code().into(), expected.code().into());
-                    return Err(SegmentError::Field { offset, field: "kind", stored, expected }.into());
-                }
-            }
+            let is_end = segment.kind == Kind::End;
+            self.take_in(&segment, offset)?;
             self.link = segment.link;
             self.segments += 1;
             offset += segment.len_bytes();
+            if is_end {
+                return behind_end(bytes, offset);
+            }
         }
     }
 
     fn take_in(&mut self, segment: &segment::Segment<'_>, offset: usize) -> Result<(), DamageCause> {
-        let bytes = segment.frames(offset)?;
+        // What the file says of itself stands first, and only there.
+        let is_first = self.segments == 0;
+        match segment.kind {
+            Kind::About if is_first => {
+                *self.about = segment.about(offset)?;
+                Ok(segment.check_field(offset, "count", segment.count.into(), self.about.0.len() as u64)?)
+            }
+            Kind::Records if !is_first => self.take_in_records(segment, offset),
+            Kind::Keyframe if !is_first => self.reading.take_in_keyframe(segment.keyframe(offset)?),
+            Kind::End if !is_first => {
+                segment.check_field(offset, "number of segments", segment.count.into(), self.segments.into())?;
+                let last = self.reading.intact().map_or(0, |last| last.0);
+                Ok(segment.check_field(offset, "last record", segment.first, last)?)
+            }
+            kind => {
+                let expected = if is_first { Kind::About } else { Kind::Records };
+                let (stored, expected) = (kind.code().into(), expected.code().into());
+                Err(SegmentError::Field { offset, field: "kind", stored, expected }.into())
+            }
+        }
+    }
+
+    fn take_in_records(&mut self, segment: &segment::Segment<'_>, offset: usize) -> Result<(), DamageCause> {
+        let bytes = segment.unpacked(offset)?;
         let before = self.reading.frames();
         self.reading.take_in(&Group { first: Seq(segment.first), bytes })?;
         let count = self.reading.frames() - before;

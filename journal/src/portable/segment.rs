@@ -10,12 +10,16 @@
 //! kind 1  about     payload: names and texts, as they are                   count: of them           first: 0
 //! kind 2  records   payload: frames, one behind the other, zstd             count: of frames         first: sequence of the first
 //! kind 3  end       no payload                                              count: segments before   first: sequence of the last record
+//! kind 4  keyframe  payload: a state and its link, zstd                     count: version of its form  first: sequence after which it is
 //! ```
 //!
 //! All numbers are little-endian. Deliberately absent: what a frame holds.
 
+use device::Seq;
+
 use crate::codec::{self, CodecError};
 use crate::frame::{self, Chain};
+use crate::keyframe::StoredKeyframe;
 
 use super::About;
 
@@ -29,7 +33,7 @@ pub const HEADER_LEN_BYTES: usize = 48;
 pub(super) const UNPACKED_GOAL_BYTES: usize = 256 << 10;
 
 /// A segment holds at most the frames that reach the goal, of which the last may be as long as frames are.
-const UNPACKED_LIMIT_BYTES: usize = UNPACKED_GOAL_BYTES + frame::HEADER_LEN_BYTES + frame::BODY_LIMIT_BYTES;
+pub(super) const UNPACKED_LIMIT_BYTES: usize = UNPACKED_GOAL_BYTES + frame::HEADER_LEN_BYTES + frame::BODY_LIMIT_BYTES;
 
 /// No compressor makes more of it: zstd adds a few bytes to each of its blocks at worst.
 const STORED_LIMIT_BYTES: usize = UNPACKED_LIMIT_BYTES + UNPACKED_LIMIT_BYTES / 128 + 1024;
@@ -37,24 +41,34 @@ const STORED_LIMIT_BYTES: usize = UNPACKED_LIMIT_BYTES + UNPACKED_LIMIT_BYTES / 
 /// What zstd may keep at hand while it unpacks: 128 MiB, as much as its own command takes without being asked.
 const WINDOW_LOG_MAX: u32 = 27;
 
-const LEVEL: i32 = 9;
 const MAGIC: [u8; 4] = *b"DCDS";
 const CRC_COVERS_FROM: usize = 8;
 const LINK_AT: usize = 32;
 
+/// How hard it is tried to make segments small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// Beside a running VM.
+    Fast = 3,
+    /// For the mail.
+    Small = 9,
+}
+
 /// What a segment holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// What the file says of itself.
     About,
     /// Frames.
     Records,
     /// Nothing: it says that all segments are there.
     End,
+    /// A state.
+    Keyframe,
 }
 
 impl Kind {
-    const ALL: [(Kind, u16); 3] = [(Kind::About, 1), (Kind::Records, 2), (Kind::End, 3)];
+    const ALL: [(Kind, u16); 4] = [(Kind::About, 1), (Kind::Records, 2), (Kind::End, 3), (Kind::Keyframe, 4)];
 
     pub(super) fn code(self) -> u16 {
         Kind::ALL.into_iter().find(|(kind, _)| *kind == self).map_or(0, |(_, code)| code)
@@ -170,6 +184,12 @@ pub enum SegmentError {
         /// What the codec said.
         message: String,
     },
+    /// It is whole, and no state can be read from it.
+    #[error("the segment at byte {offset} holds no keyframe, which it says it does")]
+    Keyframe {
+        /// Where it begins.
+        offset: usize,
+    },
     /// Something stands behind the end.
     #[error("{len_bytes} bytes stand behind the end of the journal, at byte {offset}")]
     BehindEnd {
@@ -182,6 +202,7 @@ pub enum SegmentError {
 
 /// A segment in bytes, and its link.
 pub(super) fn encode(
+    level: Level,
     before: Chain,
     kind: Kind,
     count: u32,
@@ -190,8 +211,8 @@ pub(super) fn encode(
 ) -> std::io::Result<(Vec<u8>, Chain)> {
     let packed;
     let payload = match kind {
-        Kind::Records => {
-            packed = zstd::bulk::compress(unpacked, LEVEL)?;
+        Kind::Records | Kind::Keyframe => {
+            packed = zstd::bulk::compress(unpacked, level as i32)?;
             &packed
         }
         Kind::About | Kind::End => unpacked,
@@ -225,49 +246,70 @@ fn link(before: Chain, head: &[u8], payload: &[u8]) -> Chain {
     Chain(link)
 }
 
+/// What a header says; of it only what is needed to find the next one has been checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) count: u32,
+    pub(super) first: u64,
+    /// Bytes of the payload behind it.
+    pub(super) stored_bytes: usize,
+    code: u16,
+    version: u16,
+    unpacked_bytes: usize,
+    crc: u32,
+    link: Chain,
+}
+
+impl Header {
+    /// Reads the header of the segment at `offset`.
+    pub(super) fn of(header: &[u8; HEADER_LEN_BYTES], offset: usize) -> Result<Header, SegmentError> {
+        let stored_magic = array(header, 0);
+        if stored_magic != MAGIC {
+            return Err(SegmentError::Magic { offset, stored: stored_magic });
+        }
+        let stored_bytes = u32::from_le_bytes(array(header, 12)) as usize;
+        if stored_bytes > STORED_LIMIT_BYTES {
+            return Err(SegmentError::Length { offset, stored_bytes, limit_bytes: STORED_LIMIT_BYTES });
+        }
+        Ok(Header {
+            count: u32::from_le_bytes(array(header, 20)),
+            first: u64::from_le_bytes(array(header, 24)),
+            stored_bytes,
+            code: u16::from_le_bytes(array(header, 10)),
+            version: u16::from_le_bytes(array(header, 8)),
+            unpacked_bytes: u32::from_le_bytes(array(header, 16)) as usize,
+            crc: u32::from_le_bytes(array(header, 4)),
+            link: Chain(array(header, LINK_AT)),
+        })
+    }
+
+    /// What the segment holds.
+    pub(super) fn kind(&self, offset: usize) -> Result<Kind, SegmentError> {
+        let (stored, expected) = (self.code.into(), Kind::Records.code().into());
+        Kind::of(self.code).ok_or(SegmentError::Field { offset, field: "kind", stored, expected })
+    }
+}
+
 /// The segment at `offset`, wherever it belongs.
 pub(super) fn decode(bytes: &[u8], offset: usize) -> Result<Segment<'_>, SegmentError> {
     let rest = bytes.get(offset..).unwrap_or_default();
     let short = |needed_bytes| SegmentError::Short { offset, needed_bytes, present_bytes: rest.len() };
-    let header: &[u8; HEADER_LEN_BYTES] = rest.first_chunk().ok_or_else(|| short(HEADER_LEN_BYTES))?;
-    let stored_magic = array(header, 0);
-    if stored_magic != MAGIC {
-        return Err(SegmentError::Magic { offset, stored: stored_magic });
-    }
-    let stored_bytes = u32::from_le_bytes(array(header, 12)) as usize;
-    if stored_bytes > STORED_LIMIT_BYTES {
-        return Err(SegmentError::Length { offset, stored_bytes, limit_bytes: STORED_LIMIT_BYTES });
-    }
-    let needed_bytes = HEADER_LEN_BYTES + stored_bytes;
+    let header = Header::of(rest.first_chunk().ok_or_else(|| short(HEADER_LEN_BYTES))?, offset)?;
+    let needed_bytes = HEADER_LEN_BYTES + header.stored_bytes;
     let whole = rest.get(..needed_bytes).ok_or_else(|| short(needed_bytes))?;
-    let (stored, computed) = (u32::from_le_bytes(array(header, 4)), crc32fast::hash(&whole[CRC_COVERS_FROM..]));
+    let (stored, computed) = (header.crc, crc32fast::hash(&whole[CRC_COVERS_FROM..]));
     if stored != computed {
         return Err(SegmentError::Checksum { offset, stored, computed });
     }
-    let version = u16::from_le_bytes(array(header, 8));
+    let Header { count, first, version, unpacked_bytes, link, .. } = header;
     if version != VERSION {
         return Err(SegmentError::Version { offset, stored: version });
     }
-    let unpacked_bytes = u32::from_le_bytes(array(header, 16)) as usize;
     if unpacked_bytes > UNPACKED_LIMIT_BYTES {
         return Err(SegmentError::Length { offset, stored_bytes: unpacked_bytes, limit_bytes: UNPACKED_LIMIT_BYTES });
     }
-    let code = u16::from_le_bytes(array(header, 10));
-    let kind = Kind::of(code).ok_or(SegmentError::Field {
-        offset,
-        field: "kind",
-        stored: code.into(),
-        expected: Kind::Records.code().into(),
-    })?;
-    Ok(Segment {
-        kind,
-        count: u32::from_le_bytes(array(header, 20)),
-        first: u64::from_le_bytes(array(header, 24)),
-        link: Chain(array(header, LINK_AT)),
-        unpacked_bytes,
-        head: &whole[CRC_COVERS_FROM..LINK_AT],
-        payload: &whole[HEADER_LEN_BYTES..],
-    })
+    let (head, payload) = (&whole[CRC_COVERS_FROM..LINK_AT], &whole[HEADER_LEN_BYTES..]);
+    Ok(Segment { kind: header.kind(offset)?, count, first, link, unpacked_bytes, head, payload })
 }
 
 fn array<const N: usize>(header: &[u8; HEADER_LEN_BYTES], at: usize) -> [u8; N] {
@@ -285,12 +327,20 @@ impl Segment<'_> {
         if link(before, self.head, self.payload) == self.link { Ok(()) } else { Err(SegmentError::Link { offset }) }
     }
 
-    /// The frames of a segment of records.
-    pub(super) fn frames(&self, offset: usize) -> Result<Vec<u8>, SegmentError> {
+    /// The payload of a segment of records or of a keyframe.
+    pub(super) fn unpacked(&self, offset: usize) -> Result<Vec<u8>, SegmentError> {
         let unpacked = unpack(self.payload, self.unpacked_bytes)
             .map_err(|error| SegmentError::Unpack { offset, message: error.to_string() })?;
         self.check_field(offset, "unpacked length", self.unpacked_bytes as u64, unpacked.len() as u64)?;
         Ok(unpacked)
+    }
+
+    /// The state of a segment of one.
+    pub(super) fn keyframe(&self, offset: usize) -> Result<StoredKeyframe, SegmentError> {
+        let payload = self.unpacked(offset)?;
+        let wrong = SegmentError::Keyframe { offset };
+        let version = u16::try_from(self.count).map_err(|_| wrong.clone())?;
+        StoredKeyframe::from_payload(Seq(self.first), version, &payload).ok_or(wrong)
     }
 
     /// What the file says of itself.

@@ -10,16 +10,19 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use device::Seq;
+
 use crate::{
     codec,
     frame::{self, Chain},
+    keyframe::StoredKeyframe,
     recover::Recovered,
     store::StoreError,
 };
 
 use super::{
     About,
-    segment::{self, Kind, UNPACKED_GOAL_BYTES},
+    segment::{self, Kind, Level, UNPACKED_GOAL_BYTES, UNPACKED_LIMIT_BYTES},
 };
 
 /// Writes a journal into a file that is not there yet, durably.
@@ -27,6 +30,11 @@ use super::{
 /// # Errors
 /// If the file is there, or the disk fails.
 pub fn write_file(path: &Path, recovered: &Recovered, about: &About) -> Result<(), StoreError> {
+    make_file(path, |out| write_to(out, recovered, about))
+}
+
+/// Makes a file that is not there yet, whole and durable or not at all.
+pub(crate) fn make_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), StoreError> {
     let failed = |doing, path: &Path| {
         let path = path.to_owned();
         move |source| StoreError::File { doing, path, source }
@@ -37,8 +45,7 @@ pub fn write_file(path: &Path, recovered: &Recovered, about: &About) -> Result<(
     let part = with_suffix(path, ".part");
     let file = File::create(&part).map_err(failed("make", &part))?;
     let mut out = BufWriter::new(file);
-    let written =
-        write_to(&mut out, recovered, about).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
+    let written = write(&mut out).and_then(|()| out.flush()).and_then(|()| out.get_ref().sync_all());
     if let Err(source) = written {
         // What is left is of no use; that it could not be removed is no second error.
         std::fs::remove_file(&part).ok();
@@ -60,37 +67,91 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 /// What `out` fails with.
 pub fn write_to(out: &mut dyn Write, recovered: &Recovered, about: &About) -> io::Result<()> {
-    let mut segments = Segments { out, link: Chain::default(), count: 0 };
-    segments.put(Kind::About, about.0.len() as u32, 0, &codec::encode(about))?;
-    let (mut frames, mut chain, mut first, mut count) = (Vec::new(), Chain::default(), 0, 0);
+    let mut segments = Segments::begin(out, Level::Small, about)?;
+    if let Some(base) = &recovered.base {
+        segments.keyframe(base)?;
+    }
+    let (mut frame, mut chain) = (Vec::new(), recovered.base.as_ref().map(|base| base.chain).unwrap_or_default());
     for (seq, version, body) in recovered.bodies() {
-        if frames.is_empty() {
-            first = seq.0;
-        }
-        chain = frame::encode(&mut frames, chain, seq, version, body).map_err(io::Error::other)?;
-        count += 1;
-        if frames.len() >= UNPACKED_GOAL_BYTES {
-            segments.put(Kind::Records, count, first, &frames)?;
-            frames.clear();
-            count = 0;
-        }
+        frame.clear();
+        chain = frame::encode(&mut frame, chain, seq, version, body).map_err(io::Error::other)?;
+        segments.frame(seq, &frame)?;
     }
-    if !frames.is_empty() {
-        segments.put(Kind::Records, count, first, &frames)?;
-    }
-    let before = segments.count;
-    segments.put(Kind::End, before, recovered.last.0, &[])
+    segments.end()
 }
 
-struct Segments<'a> {
+/// A file that is being written, segment by segment.
+pub(crate) struct Segments<'a> {
     out: &'a mut dyn Write,
+    level: Level,
     link: Chain,
     count: u32,
+    /// Frames that are no segment yet, and how many.
+    frames: Vec<u8>,
+    frames_count: u32,
+    first: Seq,
+    last: Seq,
 }
 
-impl Segments<'_> {
+impl<'a> Segments<'a> {
+    pub(crate) fn begin(out: &'a mut dyn Write, level: Level, about: &About) -> io::Result<Self> {
+        let (link, frames) = (Chain::default(), Vec::new());
+        let mut segments = Self { out, level, link, count: 0, frames, frames_count: 0, first: Seq(0), last: Seq(0) };
+        segments.put(Kind::About, about.0.len() as u32, 0, &codec::encode(about))?;
+        Ok(segments)
+    }
+
+    /// A state after the last frame. One that is too long for a segment is left out: without it the file says the same.
+    pub(crate) fn keyframe(&mut self, keyframe: &StoredKeyframe) -> io::Result<()> {
+        self.flush()?;
+        self.last = keyframe.seq;
+        match keyframe.payload(UNPACKED_LIMIT_BYTES) {
+            Some(payload) => self.put(Kind::Keyframe, keyframe.version.into(), keyframe.seq.0, &payload),
+            None => Ok(()),
+        }
+    }
+
+    /// The next frame.
+    pub(crate) fn frame(&mut self, seq: Seq, frame: &[u8]) -> io::Result<()> {
+        if self.frames.is_empty() {
+            self.first = seq;
+        }
+        self.frames.extend_from_slice(frame);
+        self.frames_count += 1;
+        self.last = seq;
+        if self.frames.len() >= UNPACKED_GOAL_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// The next frames, one behind the other.
+    pub(crate) fn frames(&mut self, frames: &[u8]) -> io::Result<()> {
+        let mut offset = 0;
+        while offset < frames.len() {
+            let frame = frame::decode_alone(frames, offset, self.last).map_err(io::Error::other)?;
+            let end = offset + frame.len_bytes();
+            self.frame(frame.seq, &frames[offset..end])?;
+            offset = end;
+        }
+        Ok(())
+    }
+
+    /// Nothing comes behind this.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        self.flush()?;
+        let (before, last) = (self.count, self.last.0);
+        self.put(Kind::End, before, last, &[])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.frames.is_empty() {
+            return Ok(());
+        }
+        let frames = std::mem::take(&mut self.frames);
+        let count = std::mem::take(&mut self.frames_count);
+        self.put(Kind::Records, count, self.first.0, &frames)
+    }
+
     fn put(&mut self, kind: Kind, count: u32, first: u64, unpacked: &[u8]) -> io::Result<()> {
-        let (bytes, link) = segment::encode(self.link, kind, count, first, unpacked)?;
+        let (bytes, link) = segment::encode(self.level, self.link, kind, count, first, unpacked)?;
         self.link = link;
         self.count += 1;
         self.out.write_all(&bytes)

@@ -8,6 +8,7 @@
 //!  objects        object-add … query-memdev       backends and the QOM tree
 //!  devices        device_add, device_del          devices that come and go
 //!  capacity       cxl-… , query-cxl-…             dynamic capacity
+//!  journal        x-inspect, x-journal-tail       the state by path, and the newest records
 //!  notices        CXL_DYNAMIC_CAPACITY_…          what is told without being asked
 //! ```
 //!
@@ -19,6 +20,7 @@ mod capacity;
 mod devices;
 mod identity;
 mod introspection;
+mod journal;
 mod machine;
 mod monitor;
 mod notices;
@@ -76,6 +78,8 @@ pub static COMMANDS: &[CommandSchema] = &[
     capacity::RELEASE,
     capacity::STATUS,
     capacity::QUERY,
+    journal::INSPECT,
+    journal::TAIL,
 ];
 
 /// Every event that is sent.
@@ -148,6 +152,8 @@ impl Service for VmService {
             "device_add" => devices::device_add(vm, given).await,
             "device_del" => devices::device_del(vm, given, events).await,
             "query-memdev" => objects::query_memdev(vm).await,
+            "x-inspect" => journal::inspect(vm, given).await,
+            "x-journal-tail" => journal::tail(vm, given).await,
             _ => self.on_a_device(command, given).await,
         }
     }

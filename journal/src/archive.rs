@@ -1,0 +1,179 @@
+//! A journal of which any part can be read without the rest.
+//!
+//! ```text
+//! DIR/sealed/… ─ index ─▶ keyframe, records of a span        opened when they are asked for
+//! the rest     ─────────▶ in memory: what no file has yet     at most two generations
+//! FILE         ─ index ─▶ keyframe, records of a span
+//! ```
+//!
+//! What is read is checked by itself: segments and frames by their checksums, records by their sequence. Deliberately absent:
+//! the chain, which only a reading of all can follow (`read`, `dcd journal verify`).
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+
+use device::Seq;
+
+use crate::{
+    directory::Directory,
+    keyframe::StoredKeyframe,
+    opening::Opening,
+    portable::Index,
+    recover::{Damage, DamageCause, OpenError, Stored},
+};
+
+/// A journal, to be read here and there.
+#[derive(Debug)]
+pub struct Archive {
+    genesis: Stored,
+    /// Ascending, without a gap.
+    files: Vec<File>,
+    /// Records behind the files, the first of them behind `before_rest`.
+    rest: Vec<Stored>,
+    before_rest: Seq,
+}
+
+/// A file of records, from `first` to `last`.
+#[derive(Debug)]
+struct File {
+    first: Seq,
+    last: Seq,
+    path: PathBuf,
+    index: OnceCell<Index>,
+}
+
+impl File {
+    fn index(&self) -> Result<&Index, OpenError> {
+        if self.index.get().is_none() {
+            let index = Index::open(&self.path).map_err(|cause| self.damaged(cause))?;
+            self.index.set(index).ok();
+        }
+        // Set just now, by this thread.
+        self.index.get().ok_or_else(|| self.damaged(DamageCause::NoGeneration))
+    }
+
+    fn damaged(&self, cause: DamageCause) -> OpenError {
+        let intact = self.first.0.checked_sub(1).map(Seq);
+        OpenError::Damaged { place: self.path.display().to_string(), damage: Damage { intact, cause } }
+    }
+}
+
+impl Archive {
+    /// The journal in a directory, which nobody may have open.
+    ///
+    /// # Errors
+    /// If there is none, another has it open, or what no file has is damaged.
+    pub fn of_directory(dir: &Path) -> Result<Archive, OpenError> {
+        let opening = Opening::of(dir)?;
+        let (before_rest, genesis) = (opening.recovered().before(), opening.genesis().clone());
+        let files = files_up_to(dir, before_rest)?;
+        let rest = opening.into_records();
+        Ok(Archive { genesis, files, rest, before_rest })
+    }
+
+    /// The journal in a directory that another has open, with the tail that he wrote into a file.
+    ///
+    /// # Errors
+    /// If the tail cannot be read.
+    pub fn of_open_directory(dir: &Path, tail: &Path) -> Result<Archive, OpenError> {
+        let Archive { genesis, files: tail, .. } = Archive::of_file(tail)?;
+        let before_tail = tail.first().map_or(Seq(0), |file| Seq(file.first.0.saturating_sub(1)));
+        let mut files = files_up_to(dir, before_tail)?;
+        files.extend(tail);
+        let before_rest = files.last().map_or(Seq(0), |file| file.last);
+        Ok(Archive { genesis, files, rest: Vec::new(), before_rest })
+    }
+
+    /// The journal in one file.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not one.
+    pub fn of_file(path: &Path) -> Result<Archive, OpenError> {
+        if !path.exists() {
+            return Err(OpenError::Missing { place: path.display().to_string() });
+        }
+        let damaged = |cause| {
+            let damage = Damage { intact: None, cause };
+            OpenError::Damaged { place: path.display().to_string(), damage }
+        };
+        let index = Index::open(path).map_err(damaged)?;
+        let (before, last) = index.span();
+        let genesis = index.genesis().map_err(damaged)?;
+        let genesis = genesis.ok_or_else(|| OpenError::Unfinished { place: path.display().to_string() })?;
+        let file = File {
+            first: Seq(before.map_or(0, |before| before.0 + 1)),
+            last,
+            path: path.to_owned(),
+            index: index.into(),
+        };
+        Ok(Archive { genesis, files: vec![file], rest: Vec::new(), before_rest: last })
+    }
+
+    /// What the journal was created with.
+    pub fn genesis(&self) -> &Stored {
+        &self.genesis
+    }
+
+    /// The record before the first that is there; `#0` where none is gone.
+    pub fn before(&self) -> Seq {
+        self.files.first().map_or(self.before_rest, |file| Seq(file.first.0.saturating_sub(1)))
+    }
+
+    /// The last record; `#0` where there is none.
+    pub fn last(&self) -> Seq {
+        Seq(self.before_rest.0 + self.rest.len() as u64)
+    }
+
+    /// The last keyframe that is not behind a record, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn keyframe(&self, seq: Seq) -> Result<Option<StoredKeyframe>, OpenError> {
+        for file in self.files.iter().rev().filter(|file| file.first.0 <= seq.0 + 1) {
+            if let Some(keyframe) = file.index()?.keyframe(seq).map_err(|cause| file.damaged(cause))? {
+                return Ok(Some(keyframe));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The records from `first` to `last`, of those that are there.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn records(&self, first: Seq, last: Seq) -> Result<Vec<Stored>, OpenError> {
+        let (first, last) = (Seq(first.0.max(self.before().0 + 1)), Seq(last.0.min(self.last().0)));
+        let mut records = Vec::new();
+        for file in self.files.iter().filter(|file| file.first <= last && file.last >= first) {
+            let due = Seq(first.0.max(file.first.0).max(1));
+            file.index()?.records(due, last, &mut records).map_err(|cause| file.damaged(cause))?;
+        }
+        if last > self.before_rest {
+            let index = |seq: Seq| seq.0.saturating_sub(self.before_rest.0 + 1) as usize;
+            records.extend_from_slice(&self.rest[index(first)..=index(last)]);
+        }
+        let is_row = (first.0..).zip(&records).all(|(due, stored)| stored.seq.0 == due);
+        let due = (last.0 + 1).saturating_sub(first.0);
+        if is_row && records.len() as u64 == due {
+            return Ok(records);
+        }
+        let damage = Damage { intact: Some(self.before()), cause: DamageCause::Gap { stored: last, expected: first } };
+        Err(OpenError::Damaged { place: self.place(), damage })
+    }
+
+    fn place(&self) -> String {
+        self.files.first().map_or_else(String::new, |file| file.path.display().to_string())
+    }
+}
+
+/// The sealed files of a directory that hold records up to one.
+fn files_up_to(dir: &Path, last: Seq) -> Result<Vec<File>, OpenError> {
+    let files = Directory::new(dir).sealed_files()?.into_iter().filter(|file| file.first <= last);
+    let file = |file: crate::SealedFile| File {
+        first: file.first,
+        last: Seq(file.last.0.min(last.0)),
+        path: file.path,
+        index: OnceCell::new(),
+    };
+    Ok(files.map(file).collect())
+}
