@@ -205,13 +205,14 @@ impl ConfigSpace {
     /// # Errors
     /// Where no host can have written them so.
     pub fn with_written(self, dwords: BTreeMap<u16, u32>) -> Result<Self, String> {
-        let written = WrittenRegisters::from_dwords(&self.identity, dwords)?;
-        Ok(Self { written, ..self })
+        let Self { identity, written: _ } = self;
+        Ok(Self { written: WrittenRegisters::from_dwords(&identity, dwords)?, identity })
     }
 
     /// The registers that a host has changed.
     pub fn written(&self) -> &WrittenRegisters {
-        &self.written
+        let Self { identity: _, written } = self;
+        written
     }
 
     /// Serial number of the device.

@@ -45,14 +45,12 @@ macro_rules! frozen {
         pub(in crate::form) struct $name { $($field: $form),+ }
 
         impl $crate::form::frozen::Frozen<$live> for $name {
-            #[inline]
             fn of(value: &$live) -> Self {
                 type Live = $live;
                 let Live { $($field),+ } = value;
                 Self { $($field: $crate::form::frozen::Frozen::of($field)),+ }
             }
 
-            #[inline]
             fn thawed(self) -> Result<$live, $crate::codec::CodecError> {
                 type Live = $live;
                 let Self { $($field),+ } = self;
@@ -76,7 +74,6 @@ macro_rules! frozen {
         }
 
         impl $crate::form::frozen::Frozen<$live> for $name {
-            #[inline]
             fn of(value: &$live) -> Self {
                 type Live = $live;
                 match value {
@@ -86,7 +83,6 @@ macro_rules! frozen {
                 }
             }
 
-            #[inline]
             fn thawed(self) -> Result<$live, $crate::codec::CodecError> {
                 type Live = $live;
                 Ok(match self {
@@ -107,12 +103,10 @@ pub(super) use frozen;
 macro_rules! as_it_is {
     ($($plain:ty),+) => {
         $(impl Frozen<$plain> for $plain {
-            #[inline]
             fn of(value: &$plain) -> Self {
                 value.clone()
             }
 
-            #[inline]
             fn thawed(self) -> Result<$plain, CodecError> {
                 Ok(self)
             }
@@ -126,12 +120,10 @@ as_it_is!(u8, u16, u32, u64, String, [u8; 5], [u8; 32]);
 macro_rules! number {
     ($($form:ty: $live:ident),+ $(,)?) => {
         $(impl Frozen<$live> for $form {
-            #[inline]
             fn of(value: &$live) -> Self {
                 value.0
             }
 
-            #[inline]
             fn thawed(self) -> Result<$live, CodecError> {
                 Ok($live(self))
             }
@@ -143,12 +135,10 @@ number! { u8: DeviceIndex, u16: Opcode, u64: Dpa, u64: Hpa, u64: Seq, u64: VmTim
 
 /// The sixteen bytes of the wire.
 impl Frozen<Tag> for [u8; 16] {
-    #[inline]
     fn of(value: &Tag) -> Self {
         value.bytes()
     }
 
-    #[inline]
     fn thawed(self) -> Result<Tag, CodecError> {
         Ok(Tag::from_bytes(self))
     }
@@ -156,12 +146,10 @@ impl Frozen<Tag> for [u8; 16] {
 
 /// Bytes.
 impl Frozen<BlockSize> for u64 {
-    #[inline]
     fn of(value: &BlockSize) -> Self {
         value.bytes()
     }
 
-    #[inline]
     fn thawed(self) -> Result<BlockSize, CodecError> {
         BlockSize::new(self).map_err(|error| CodecError::Field { field: "block size", reason: error.to_string() })
     }
@@ -169,12 +157,10 @@ impl Frozen<BlockSize> for u64 {
 
 /// The code of the standard.
 impl Frozen<ReturnCode> for u16 {
-    #[inline]
     fn of(value: &ReturnCode) -> Self {
         *value as u16
     }
 
-    #[inline]
     fn thawed(self) -> Result<ReturnCode, CodecError> {
         let reason = || format!("{self:#x} is no return code of the standard");
         ReturnCode::from_u16(self).ok_or_else(|| CodecError::Field { field: "return code", reason: reason() })
@@ -186,12 +172,10 @@ impl Frozen<ReturnCode> for u16 {
 pub(super) struct Bytes(Vec<u8>);
 
 impl Frozen<Vec<u8>> for Bytes {
-    #[inline]
     fn of(value: &Vec<u8>) -> Self {
         Self(value.clone())
     }
 
-    #[inline]
     fn thawed(self) -> Result<Vec<u8>, CodecError> {
         Ok(self.0)
     }

@@ -10,9 +10,9 @@ use crate::limits::{DC_EVENT_LOG_RECORDS_MAX, ENDED_TAGS_MAX};
 use crate::range::{DpaRange, first_overlap};
 use crate::stamp::Seq;
 
-use super::accepted::{Accepted, Extent};
+use super::accepted::{Accepted, Extent, Holding};
 use super::event_log::{EventLog, LoggedEvent, Overflow};
-use super::offers::Offer;
+use super::offers::{Offer, Offers};
 use super::tags::{Ended, EndedTags};
 use super::update::Chain;
 use super::{HostClock, State};
@@ -45,15 +45,18 @@ pub struct Parts {
 }
 
 impl State {
-    /// What the state is made of.
+    /// What the state is made of. Whatever it has is named here: what is left out can be made again.
     pub fn parts(&self) -> Parts {
         let Self { offers, accepted, ended, log, chain, generation, clock, tag_uses: _, requested: _ } = self;
+        let Offers { queue, by_dpa: _, by_tag: _ } = offers;
+        let Accepted { by_dpa, order: _, by_tag: _, by_offer } = accepted;
+        let EndedTags { by_tag, oldest: _ } = ended;
         let EventLog { events, last_handle, overflow } = log;
         Parts {
-            offers: offers.iter().cloned().collect(),
-            accepted: accepted.iter().cloned().collect(),
-            offered_bytes: accepted.holdings().map(|(offer, holding)| (offer, holding.offered_bytes)).collect(),
-            ended: ended.tags().filter_map(|tag| Some((tag, ended.get(tag)?))).collect(),
+            offers: queue.iter().cloned().collect(),
+            accepted: by_dpa.values().cloned().collect(),
+            offered_bytes: by_offer.iter().map(|(offer, holding)| (*offer, offered_bytes(holding))).collect(),
+            ended: by_tag.clone(),
             events: events.iter().copied().collect(),
             last_handle: *last_handle,
             overflow: *overflow,
@@ -103,6 +106,12 @@ impl State {
         state.requested.extend(requested.iter().map(|range| range.start.0..range.end()));
         if state.requested().eq(requested) { Ok(state) } else { Err("what is asked back is out of order".into()) }
     }
+}
+
+/// The rest of a holding is that of its extents.
+fn offered_bytes(holding: &Holding) -> u64 {
+    let Holding { region: _, accepted: _, offered_bytes, held_bytes: _, backend: _ } = holding;
+    *offered_bytes
 }
 
 /// Every range lies in a region; what is offered and what is accepted shares no address.
