@@ -304,17 +304,17 @@ fn shrink_leaves_four_inputs() {
     check(
         &["shrink", "JOURNAL", "--path", "backends.tm1.holder.state=attached"],
         expect![[r#"
-        backends.tm1.holder.state=attached: 4 of 99 inputs show it, found in 46 runs
-         record  ms     device     actor     from          input                                                              outcome
-         #1      0.000             backends  command line  plug cxl-vmem0, 4G of dynamic capacity
-         #2      0.000             backends  operator      object-add tm1 size 512M tag 6be13bce-ae34-4a77-b6c3-16df975fcf1a
-         #3      0.000  cxl-vmem0  extents   operator      add tag 6be13bce-ae34-4a77-b6c3-16df975fcf1a region 0, 1 extents   offered 0x40000000..0x60000000; 1 event records; tm1 reserved
-         #4      0.000  cxl-vmem0  extents   guest         4802h (Add Dynamic Capacity Response)                              accepted 0x40000000..0x60000000 of #3; tm1 attached; 1 mapped; 0h (success)
-        backends.tm1.holder.state=attached
-        they are #2 #79 #85 #87 of JOURNAL
-        the test: JOURNAL.shrink-backends-tm1-holder-state-attached.rs
-        replay with: dcd replay JOURNAL.shrink-backends-tm1-holder-state-attached --until 4
-    "#]],
+            backends.tm1.holder.state=attached: 4 of 99 inputs show it, found in 54 runs
+             record  ms     device     actor     from          input                                                             outcome
+             #1      0.000             backends  command line  plug cxl-vmem0, 4G of dynamic capacity
+             #2      0.000             backends  operator      object-add tm1 size 2M tag 6be13bce-ae34-4a77-b6c3-16df975fcf1a
+             #3      0.000  cxl-vmem0  extents   operator      add tag 6be13bce-ae34-4a77-b6c3-16df975fcf1a region 0, 1 extents  offered 0x40000000..0x40200000; 1 event records; tm1 reserved
+             #4      0.000  cxl-vmem0  extents   guest         4802h (Add Dynamic Capacity Response)                             accepted 0x40000000..0x40200000 of #3; tm1 attached; 1 mapped; 0h (success)
+            backends.tm1.holder.state=attached
+            they are #2 #79 #85 #87 of JOURNAL
+            the test: JOURNAL.shrink-backends-tm1-holder-state-attached.rs
+            replay with: dcd replay JOURNAL.shrink-backends-tm1-holder-state-attached --until 4
+        "#]],
     );
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn tag(n: u64) -> Tag {
 }
 
 /// The payload of 4802h and 4803h.
-fn update(ranges: &[(u64, u64)]) -> Vec<u8> {
+pub(crate) fn update(ranges: &[(u64, u64)]) -> Vec<u8> {
     let mut payload = (ranges.len() as u32).to_le_bytes().to_vec();
     payload.extend([0; 4]);
     for (start, len) in ranges {
@@ -73,7 +73,17 @@ impl Field {
         field
     }
 
-    fn cycle(&mut self, n: u64, fate: Fate) {
+    /// A backend of one extent that comes, is accepted and goes again.
+    pub(crate) fn life(&mut self, n: u64, len_bytes: u64) {
+        let extents = [(0, len_bytes)];
+        self.object_add(n, len_bytes);
+        self.add(n, &extents);
+        self.command(Opcode::ADD_DC_RESPONSE, update(&extents));
+        self.release(n);
+        self.command(Opcode::RELEASE_DC, update(&extents));
+    }
+
+    pub(crate) fn cycle(&mut self, n: u64, fate: Fate) {
         // Those that stay have their places in the upper half.
         let base = if fate == Fate::Stays { 2 * GIB + n / 16 * 8 * MIB } else { n % 128 * 8 * MIB };
         let extents = [(base + 4 * MIB, 2 * MIB), (base, 2 * MIB)];
@@ -91,7 +101,7 @@ impl Field {
         self.take(Origin::Operator, Input::Backends(backends::Input::ObjectDel { id: format!("tm{n}") }));
     }
 
-    fn object_add(&mut self, n: u64, size_bytes: u64) {
+    pub(crate) fn object_add(&mut self, n: u64, size_bytes: u64) {
         let text = tag(n).to_string();
         let request = BackendRequest { size_bytes: Some(size_bytes), tag: Some(text), ..BackendRequest::default() };
         let spec = request.spec(BackendType::Ram).expect("a backend");
@@ -99,14 +109,14 @@ impl Field {
         self.take(Origin::Operator, Input::Backends(input));
     }
 
-    fn add(&mut self, n: u64, extents: &[(u64, u64)]) {
+    pub(crate) fn add(&mut self, n: u64, extents: &[(u64, u64)]) {
         let extents = extents.iter().map(|&(offset, len_bytes)| RegionRange { offset, len_bytes }).collect();
         let policy = SelectionPolicy::Prescriptive;
         let request = AddRequest { host_id: 0, policy, region: 0, tag: tag(n), extents };
         self.take(Origin::Operator, Input::Extents(extents::Input::Add(request)));
     }
 
-    fn release(&mut self, n: u64) {
+    pub(crate) fn release(&mut self, n: u64) {
         let request = ReleaseRequest {
             host_id: 0,
             policy: RemovalPolicy::TagBased,
@@ -119,18 +129,18 @@ impl Field {
         self.take(Origin::Operator, Input::Extents(extents::Input::Release(request)));
     }
 
-    fn command(&mut self, opcode: Opcode, payload: Vec<u8>) {
+    pub(crate) fn command(&mut self, opcode: Opcode, payload: Vec<u8>) {
         self.take(Origin::Guest, Input::Extents(extents::Input::Command { opcode, payload }));
     }
 
-    fn clear_events(&mut self) {
+    pub(crate) fn clear_events(&mut self) {
         let handles: Vec<_> = self.vm.devices[&DeviceIndex(0)].extents.log().iter().map(|event| event.handle).collect();
         let mut payload = vec![4, 0, handles.len() as u8, 0, 0, 0];
         payload.extend(handles.iter().flat_map(|handle| handle.to_le_bytes()));
         self.command(Opcode::CLEAR_EVENT_RECORDS, payload);
     }
 
-    fn take(&mut self, origin: Origin, input: Input) {
+    pub(crate) fn take(&mut self, origin: Origin, input: Input) {
         let seq = Seq(self.records.len() as u64 + 1);
         let (stamp, device) = (Stamp { seq, time: VmTime(seq.0 * 1000) }, DeviceIndex(0));
         let outcomes = if matches!(input, Input::Backends(backends::Input::ObjectAdd { .. })) {
@@ -149,7 +159,7 @@ impl Field {
 
 /// What becomes of a backend.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Stays,
     Goes,
 }

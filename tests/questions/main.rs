@@ -5,6 +5,8 @@ mod corpus;
 mod demo;
 mod field;
 mod long;
+mod moving;
 mod program;
 mod readme;
 mod shrinking;
+mod sim;

@@ -5,7 +5,7 @@ use device::{Seq, extents};
 use journal::record::{Record, RecordedReply};
 use replay::{History, Question, ShrinkError, Shrunk, replay, shrink};
 
-use crate::field::{Field, tag};
+use crate::field::{Field, MIB, tag};
 
 fn asked(field: Field, question: &Question) -> Result<Shrunk, ShrinkError> {
     let history = History::new(field.genesis, field.records).expect("a VM");
@@ -26,7 +26,36 @@ fn a_value_needs_what_led_to_it() {
     assert!(shrunk.records.iter().all(|record| record.stamp.time.0 == 0));
     assert!(shrunk.from > 2_000 && shrunk.runs < 400, "{} runs", shrunk.runs);
     let genesis = Field::new().genesis;
-    assert!(replay(&genesis, &shrunk.records, &mut |_| ()).expect("a VM").finding().is_none());
+    assert!(
+        replay(replay::Fold::new(&genesis).expect("a VM"), &shrunk.records, &mut |_| ())
+            .expect("a VM")
+            .finding()
+            .is_none()
+    );
+}
+
+/// Extents of 64 MiB become one block, where they are added, answered and given back.
+#[test]
+fn long_extents_become_short_wherever_they_are_named() {
+    let mut field = Field::new();
+    field.life(1, 64 * MIB);
+    let shrunk = asked(field, &path("devices.cxl-vmem0.extents.generation=2")).expect("few inputs");
+    let lengths: Vec<_> = shrunk.records.iter().flat_map(lengths).collect();
+    let block_bytes = 2 * MIB;
+    assert_eq!(lengths, [block_bytes; 4], "{:?}", shrunk.steps);
+}
+
+/// The lengths of a backend, or of the extents that are added, answered or given back.
+fn lengths(record: &Record) -> Vec<u64> {
+    match &record.input {
+        Input::Backends(device::backends::Input::ObjectAdd { spec, .. }) => vec![spec.size_bytes],
+        Input::Extents(extents::Input::Add(add)) => add.extents.iter().map(|extent| extent.len_bytes).collect(),
+        Input::Extents(extents::Input::Command { payload, .. }) => {
+            let ranges = payload.get(8..).unwrap_or_default().chunks_exact(24);
+            ranges.map(|range| u64::from_le_bytes(range[8..16].try_into().expect("eight bytes"))).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[test]
@@ -48,11 +77,17 @@ fn a_divergence_keeps_both_of_its_sides() {
     let at = field.records.iter().rposition(accepts).expect("an answer");
     field.records[at].facts.pop();
     field.records.truncate(at + 1);
-    let before = replay(&field.genesis, &field.records, &mut |_| ()).expect("a VM").divergence.expect("a divergence");
+    let before = replay(replay::Fold::new(&field.genesis).expect("a VM"), &field.records, &mut |_| ())
+        .expect("a VM")
+        .divergence
+        .expect("a divergence");
     let genesis = field.genesis.clone();
     let shrunk = asked(field, &Question::Diverges).expect("few inputs");
     assert!(shrunk.records.len() <= 12, "{} inputs", shrunk.records.len());
-    let after = replay(&genesis, &shrunk.records, &mut |_| ()).expect("a VM").divergence.expect("a divergence");
+    let after = replay(replay::Fold::new(&genesis).expect("a VM"), &shrunk.records, &mut |_| ())
+        .expect("a VM")
+        .divergence
+        .expect("a divergence");
     assert_eq!((after.seq, after.difference), (Seq(shrunk.records.len() as u64), before.difference));
 }
 

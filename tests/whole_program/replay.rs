@@ -3,7 +3,7 @@
 use device::extents::{self, RejectReason};
 use device::operation::{Fact, Reply};
 use device::{Refusal, Seq};
-use journal::record::{Genesis, Record, RecordedReply};
+use journal::record::{Genesis, RECORD_VERSION, Record, RecordedReply};
 use journal::{Journal, Options};
 use replay::{Difference, Finding};
 use serde_json::json;
@@ -30,7 +30,10 @@ fn recorded() -> (Genesis, Vec<Record>) {
 }
 
 fn finding(genesis: &Genesis, records: Vec<Record>) -> Finding {
-    replay::replay(genesis, &records, &mut |_| ()).expect("a VM").finding().expect("a finding")
+    replay::replay(replay::Fold::new(genesis).expect("a VM"), &records, &mut |_| ())
+        .expect("a VM")
+        .finding()
+        .expect("a finding")
 }
 
 /// The first record whose input is what `wanted` looks for.
@@ -81,7 +84,8 @@ fn dcd_replay_tells_of_a_disagreement_and_exits_with_an_error() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let journal = dir.path().join("journal");
-    let forged = Journal::create(&journal, &genesis.to_bytes(), Options::default()).expect("a journal");
+    let options = Options { record_version: RECORD_VERSION, ..Options::default() };
+    let forged = Journal::create(&journal, &genesis.to_bytes(), options).expect("a journal");
     for record in &records {
         forged.append(|_| (record.to_bytes(), ())).expect("appended");
     }

@@ -197,7 +197,7 @@ impl InProcess {
         drop((self.service, self.bus));
         self.runtime.block_on(self.vm.shutdown());
         let (genesis, records) = read(&self.dir.path().join("journal"));
-        let replay = replay::replay(&genesis, &records, &mut |_| ()).expect("a VM");
+        let replay = replay::replay(replay::Fold::new(&genesis).expect("a VM"), &records, &mut |_| ()).expect("a VM");
         if let Some(finding) = replay.finding() {
             panic!("{finding}");
         }

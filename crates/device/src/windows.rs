@@ -294,10 +294,15 @@ impl State {
     /// What is mapped where: every piece through every decoder that does not interleave. (An interleaved decoder
     /// shows no contiguous stretch; it is resolved access by access.)
     pub fn mappings(&self) -> Vec<Mapping> {
+        self.mappings_of(|| self.pieces())
+    }
+
+    /// As [`State::mappings`], of some of the pieces.
+    pub(crate) fn mappings_of<'a, P: Iterator<Item = &'a Piece>>(&self, pieces: impl Fn() -> P) -> Vec<Mapping> {
         let mut mappings = Vec::new();
         for decoded in self.decoded().into_iter().filter(|decoded| decoded.ways.count() == 1) {
             let Some(window) = DpaRange::new(decoded.dpa, decoded.size_bytes) else { continue };
-            for piece in self.pieces.values() {
+            for piece in pieces() {
                 let Some(range) = piece.range.intersection(window) else { continue };
                 let Some(hpa) = decoded.hpa_of(range.start) else { continue };
                 let offset_bytes = piece.offset_bytes + (range.start.0 - piece.range.start.0);
@@ -395,7 +400,8 @@ impl State {
         if fits { Ok(()) } else { Err(format!("{fact:?} does not fit the window")) }
     }
 
-    fn overlapping(&self, range: DpaRange) -> impl Iterator<Item = &Piece> {
+    /// The pieces that share an address with `range`, by address.
+    pub(crate) fn overlapping(&self, range: DpaRange) -> impl Iterator<Item = &Piece> {
         let before = self.pieces.range(..range.start).next_back();
         let inside = self.pieces.range(range.start..Dpa(range.end()));
         before.into_iter().chain(inside).map(|(_, piece)| piece).filter(move |piece| piece.range.overlaps(range))

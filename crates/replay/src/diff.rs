@@ -33,6 +33,8 @@ pub struct Diff {
 /// # Errors
 /// If one does not fold.
 pub fn diff(first: &mut History, second: &mut History, path: &Path, at: Option<Seq>) -> Result<Diff, HistoryError> {
+    first.check_whole()?;
+    second.check_whole()?;
     let input = parting(first, second, |a, b| {
         (a.device, a.origin, &a.input, &a.outcomes) == (b.device, b.origin, &b.input, &b.outcomes)
     });

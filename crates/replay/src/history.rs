@@ -8,23 +8,26 @@
 //! Keyframes are states in memory, made on the way the first time that somebody passes, and never written. Deliberately
 //! absent: decisions. A position is what the facts say, whatever this build would decide.
 
-use device::inspect::{self, Change, Path, PathError, Value};
-use device::laws::{Before, Broken, Law};
-use device::operation::Actor;
+use device::inspect::{self, Path, PathError};
+use device::laws::{Broken, Law};
 use device::vm::Vm;
 use device::{Seq, VmTime};
 use journal::record::{Genesis, Record};
 use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
+use crate::lawful::first_broken;
 use crate::recheck::{Divergence, recheck};
+use crate::watched::{Watched, Written};
 use crate::weight::weight;
 
 /// Between two keyframes there are at least so many records.
-const KEYFRAME_RECORDS_MIN: u64 = 4096;
+const KEYFRAME_RECORDS_MIN: u64 = 6_000;
 
-/// So many values are listed after every record without a thought.
-const VALUES_FEW: usize = 64;
+/// A law is asked of two parts of a journal at once, of which the later must be folded up to first: this share of a hundred
+/// is the former, so that both take as long. A journal in which it is shorter than this is asked as a whole.
+const FIRST_SHARE: u64 = 70;
+const HALVES_RECORDS_MIN: usize = 1 << 15;
 
 /// So few records are looked at one by one, however much there is to list.
 const RECORDS_FEW: u64 = 16;
@@ -39,6 +42,14 @@ pub enum HistoryError {
         asked: Seq,
         /// The last record.
         last: Seq,
+    },
+    /// The record was there once.
+    #[error("{asked} is gone: of this journal what came before {first} was removed (--keep, dcd journal compact)")]
+    Removed {
+        /// What was asked.
+        asked: Seq,
+        /// The first state that is there.
+        first: Seq,
     },
     /// No record is so early.
     #[error("no record is as early as {asked_ns} ns: the first is at {first_ns} ns")]
@@ -69,15 +80,6 @@ pub enum HistoryError {
     },
 }
 
-/// The record that last wrote a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// The record; `#0` where no record did: it is so from the start.
-    pub by: Seq,
-    /// What it changed at and below the path. From the start: what is there.
-    pub changes: Vec<Change>,
-}
-
 /// A journal and the keyframes that were passed.
 pub struct History {
     genesis: Genesis,
@@ -92,7 +94,34 @@ impl History {
     /// If the genesis describes a VM that cannot be.
     pub fn new(genesis: Genesis, records: Vec<Record>) -> Result<Self, FoldError> {
         let start = Fold::new(&genesis)?;
-        Ok(Self { genesis, records, keyframes: vec![start] })
+        Ok(Self::behind(genesis, start, records))
+    }
+
+    /// The records of a journal that follow a state.
+    pub fn behind(genesis: Genesis, start: Fold, records: Vec<Record>) -> Self {
+        Self { genesis, records, keyframes: vec![start] }
+    }
+
+    /// The first state that is there: that before all records, or that behind which records were kept.
+    pub fn start(&self) -> &Fold {
+        &self.keyframes[0]
+    }
+
+    /// That the journal is there from its first record on.
+    ///
+    /// # Errors
+    /// Says what is gone.
+    pub fn check_whole(&self) -> Result<(), HistoryError> {
+        match self.start().last() {
+            Seq(0) => Ok(()),
+            first => Err(HistoryError::Removed { asked: Seq(1), first }),
+        }
+    }
+
+    /// The records behind one position and up to another, both of which are there.
+    fn span(&self, from: Seq, to: Seq) -> &[Record] {
+        let index = |seq: Seq| (seq.0 - self.start().last().0) as usize;
+        &self.records[index(from)..index(to)]
     }
 
     /// What the VM was started as.
@@ -105,9 +134,18 @@ impl History {
         &self.records
     }
 
-    /// The last record; `#0` where there is none.
+    /// The records up to a position.
+    ///
+    /// # Errors
+    /// If there is no such position.
+    pub fn records_up_to(&self, seq: Seq) -> Result<&[Record], HistoryError> {
+        self.check_position(seq)?;
+        Ok(self.span(self.start().last(), seq))
+    }
+
+    /// The last record, or the state before them all where there is none.
     pub fn last(&self) -> Seq {
-        Seq(self.records.len() as u64)
+        Seq(self.start().last().0 + self.records.len() as u64)
     }
 
     /// A record by its sequence.
@@ -115,9 +153,9 @@ impl History {
     /// # Errors
     /// If there is none.
     pub fn record(&self, seq: Seq) -> Result<&Record, HistoryError> {
-        let index = seq.0.checked_sub(1).and_then(|index| usize::try_from(index).ok());
-        let record = index.and_then(|index| self.records.get(index));
-        record.ok_or(HistoryError::NoSuchRecord { asked: seq, last: self.last() })
+        self.check_position(seq)?;
+        let last = self.span(self.start().last(), seq).last();
+        last.ok_or(HistoryError::NoSuchRecord { asked: seq, last: self.last() })
     }
 
     /// The last record that is not later than a time.
@@ -130,7 +168,7 @@ impl History {
                 let first_ns = self.records.first().map_or(0, |record| record.stamp.time.0);
                 Err(HistoryError::TooEarly { asked_ns: time.0, first_ns })
             }
-            position => Ok(Seq(position as u64)),
+            position => Ok(Seq(self.start().last().0 + position as u64)),
         }
     }
 
@@ -139,22 +177,37 @@ impl History {
     /// # Errors
     /// If there is no such record, or one before it does not fit.
     pub fn at(&mut self, seq: Seq) -> Result<Fold, HistoryError> {
-        if seq > self.last() {
-            return Err(HistoryError::NoSuchRecord { asked: seq, last: self.last() });
-        }
+        self.check_position(seq)?;
         let (mut fold, at) = self.keyframe_before(seq);
         let is_news = at + 1 == self.keyframes.len();
-        for record in &self.records[fold.last().0 as usize..seq.0 as usize] {
+        let start = self.start().last().0;
+        for record in &self.records[(fold.last().0 - start) as usize..(seq.0 - start) as usize] {
             fold.apply(record)?;
             if is_news {
-                let last = self.keyframes.last().map_or(Seq(0), Fold::last);
+                let since = fold.last().0 - self.keyframes.last().map_or(0, |keyframe| keyframe.last().0);
                 // A large state is kept rarely, so that the keyframes never take more than a few bytes a record.
-                if fold.last().0 - last.0 >= KEYFRAME_RECORDS_MIN.max(weight(fold.vm())) {
+                if since >= KEYFRAME_RECORDS_MIN && since >= weight(fold.vm()) {
                     self.keyframes.push(fold.clone());
                 }
             }
         }
         Ok(fold)
+    }
+
+    /// As [`History::at`], without keyframes for the next one who asks.
+    pub(crate) fn folded(&self, seq: Seq) -> Result<Fold, FoldError> {
+        let (mut fold, _) = self.keyframe_before(seq);
+        self.span(fold.last(), seq).iter().try_for_each(|record| fold.apply(record))?;
+        Ok(fold)
+    }
+
+    fn check_position(&self, seq: Seq) -> Result<(), HistoryError> {
+        let first = self.start().last();
+        match seq {
+            seq if seq > self.last() => Err(HistoryError::NoSuchRecord { asked: seq, last: self.last() }),
+            seq if seq < first => Err(HistoryError::Removed { asked: seq, first }),
+            _ => Ok(()),
+        }
     }
 
     /// A copy of the last keyframe that is not behind a record, and which of them it is.
@@ -168,61 +221,61 @@ impl History {
     /// # Errors
     /// If nothing ever stood there, or a record does not fit.
     pub fn why(&mut self, path: &Path, at: Seq) -> Result<Written, HistoryError> {
-        let now = inspect::values(self.at(at)?.vm(), path);
-        let mut end = at;
-        loop {
-            let (fold, index) = self.keyframe_before(Seq(end.0.saturating_sub(1)));
+        self.check_position(at)?;
+        // The stretch up to here must be folded anyway: where little stands at the path, it is watched on the way, and no
+        // keyframes are made for whom nobody may ever ask.
+        let (mut fold, _) = self.keyframe_before(at);
+        let (mut end, mut watched) = (fold.last(), Watched::new(path, fold.vm()));
+        for record in self.span(end, at) {
+            if watched.is_much() {
+                break;
+            }
+            fold.apply(record)?;
+            watched.see(record, fold.vm());
+        }
+        if watched.is_much() {
+            (fold, end) = (self.at(at)?, at);
+        } else if let Some(written) = watched.written() {
+            return Ok(written);
+        }
+        let start = self.start().last();
+        while end > start {
+            let (fold, _) = self.keyframe_before(Seq(end.0 - 1));
             let begin = fold.last();
             if let Some(written) = self.last_change(fold, path, end)? {
                 return Ok(written);
             }
-            if index == 0 {
-                break;
-            }
             end = begin;
         }
-        let values = now.map_err(|error| HistoryError::Path { at, error })?;
+        let values = inspect::values(fold.vm(), path).map_err(|error| HistoryError::Path { at, error })?;
         let changes = inspect::changes_of(Vec::new(), values);
-        Ok(Written { by: Seq(0), changes })
+        Ok(Written { by: start, changes })
     }
 
-    /// The last change of a path behind a state and up to a record. Where much stands at the path, the later half is looked
-    /// at first: folding twice costs less than listing all of it after every record.
-    fn last_change(&self, fold: Fold, path: &Path, end: Seq) -> Result<Option<Written>, FoldError> {
-        let (begin, values) = (fold.last(), inspect::values(fold.vm(), path).unwrap_or_default());
-        if values.len() <= VALUES_FEW || end.0 - begin.0 <= RECORDS_FEW {
-            return self.last_change_of(fold, values, path, end);
+    /// The last change of a path behind a state and up to a record. Where no fact can have written it, there is none; where
+    /// much stands at the path, the later half is looked at first: folding twice costs less than listing all of it after
+    /// every record.
+    fn last_change(&self, mut fold: Fold, path: &Path, end: Seq) -> Result<Option<Written>, FoldError> {
+        let begin = fold.last();
+        let records = self.span(begin, end);
+        let Some(last) = records.iter().rposition(|record| can_write(path, record)) else { return Ok(None) };
+        let (records, end) = (&records[..=last], Seq(begin.0 + last as u64 + 1));
+        let mut watched = Watched::new(path, fold.vm());
+        if !watched.is_much() || end.0 - begin.0 <= RECORDS_FEW {
+            watched.insist();
+            for record in records {
+                fold.apply(record)?;
+                watched.see(record, fold.vm());
+            }
+            return Ok(watched.written());
         }
         let middle = Seq(begin.0 + (end.0 - begin.0) / 2);
         let mut later = fold.clone();
-        self.records[begin.0 as usize..middle.0 as usize].iter().try_for_each(|record| later.apply(record))?;
+        self.span(begin, middle).iter().try_for_each(|record| later.apply(record))?;
         match self.last_change(later, path, end)? {
             Some(written) => Ok(Some(written)),
             None => self.last_change(fold, path, middle),
         }
-    }
-
-    /// As [`History::last_change`], record by record.
-    fn last_change_of(
-        &self,
-        mut fold: Fold,
-        mut values: Vec<(String, Value)>,
-        path: &Path,
-        end: Seq,
-    ) -> Result<Option<Written>, FoldError> {
-        let mut last = None;
-        for record in &self.records[fold.last().0 as usize..end.0 as usize] {
-            fold.apply(record)?;
-            if !touches(record, inspect::writers(path)) {
-                continue;
-            }
-            let after = inspect::values(fold.vm(), path).unwrap_or_default();
-            if after != values {
-                let before = std::mem::replace(&mut values, after.clone());
-                last = Some((record.stamp.seq, before, after));
-            }
-        }
-        Ok(last.map(|(by, before, after)| Written { by, changes: inspect::changes_of(before, after) }))
     }
 
     /// The first record after which a law is broken, if any.
@@ -230,15 +283,20 @@ impl History {
     /// # Errors
     /// If a record before that does not fit.
     pub fn first_broken(&self, law: &Law) -> Result<Option<(Seq, Broken)>, FoldError> {
-        let mut fold = self.keyframes[0].clone();
-        for record in &self.records {
-            let before = Before::of(fold.vm(), record.device, &record.facts);
-            fold.apply(record)?;
-            if let Err(broken) = law.check(&before, fold.vm()) {
-                return Ok(Some((record.stamp.seq, broken)));
-            }
+        let middle = (self.records.len() as u64 * FIRST_SHARE / 100) as usize;
+        let start = self.start().last();
+        let at_middle = Seq(start.0 + middle as u64);
+        if middle < HALVES_RECORDS_MIN {
+            return first_broken(law, self.start().clone(), start, &self.records);
         }
-        Ok(None)
+        let (former, later) = std::thread::scope(|scope| {
+            let former = scope.spawn(|| first_broken(law, self.start().clone(), start, &self.records[..middle]));
+            let later = self.folded(at_middle).and_then(|fold| first_broken(law, fold, start, &self.records));
+            (former.join(), later)
+        });
+        let former = former.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        // What the later half says counts where the former one holds: then the law held where that began.
+        if former.is_some() { Ok(former) } else { later }
     }
 
     /// The first record that this build decides otherwise, if any.
@@ -246,7 +304,7 @@ impl History {
     /// # Errors
     /// If a record before that does not fit.
     pub fn first_divergence(&self) -> Result<Option<Divergence>, FoldError> {
-        let mut fold = self.keyframes[0].clone();
+        let mut fold = self.start().clone();
         for record in &self.records {
             if let Err(divergence) = recheck(fold.vm(), record) {
                 return Ok(Some(divergence));
@@ -261,9 +319,9 @@ impl History {
     /// # Errors
     /// If a record before that does not fit.
     pub fn first_value(&self, wanted: &PathValue) -> Result<Option<Seq>, FoldError> {
-        let mut fold = self.keyframes[0].clone();
+        let mut fold = self.start().clone();
         if wanted.holds(fold.vm()) {
-            return Ok(Some(Seq(0)));
+            return Ok(Some(fold.last()));
         }
         for record in &self.records {
             fold.apply(record)?;
@@ -275,9 +333,9 @@ impl History {
     }
 }
 
-/// Whether a record changes the state of one of these actors.
-fn touches(record: &Record, actors: &[Actor]) -> bool {
-    record.facts.iter().any(|fact| actors.contains(&fact.actor()))
+/// Whether a record can have changed what stands at a path.
+pub(crate) fn can_write(path: &Path, record: &Record) -> bool {
+    record.facts.iter().any(|fact| inspect::can_write(path, fact))
 }
 
 /// A path and the value that is looked for: `PATH=VALUE`. The value `absent` is nothing at the path.
@@ -318,15 +376,17 @@ impl std::fmt::Display for PathValue {
 impl PathValue {
     /// Whether a record can have changed what stands at the path.
     pub fn is_written_by(&self, record: &Record) -> bool {
-        touches(record, inspect::writers(&self.path))
+        can_write(&self.path, record)
     }
 
     /// Whether the path has the value.
     pub fn holds(&self, vm: &Vm) -> bool {
-        match inspect::values(vm, &self.path).as_deref() {
-            Err(_) => self.value == "absent",
-            Ok([(_, value)]) => Value::is(value, &self.value),
-            Ok(_) => false,
+        if let Some(value) = inspect::value(vm, &self.path) {
+            return value.is(&self.value);
         }
+        if !inspect::is_there(vm, &self.path) {
+            return self.value == "absent";
+        }
+        matches!(inspect::values(vm, &self.path).as_deref(), Ok([(_, value)]) if value.is(&self.value))
     }
 }

@@ -7,13 +7,15 @@
 //!          └─▶ rerun: decide on ──▶ other records                           whatif, shrink
 //! ```
 //!
-//! Needs no actor, no KVM and no privilege. Deliberately absent: effects, which replay drops, and files.
+//! Needs no actor, no KVM and no privilege. Deliberately absent: effects, which replay drops, and directories.
 #![forbid(unsafe_code)]
 
+mod archived;
 mod diff;
 mod fold;
 mod followed;
 mod history;
+mod lawful;
 mod position;
 mod recheck;
 mod renumber;
@@ -22,17 +24,21 @@ mod rerun;
 mod row;
 mod shrink;
 mod simplify;
+mod slice;
+mod watched;
 mod weight;
 mod whatif;
 
+pub use archived::{Archived, UnreadableError, fold_of, record_of, start_of};
 pub use diff::{Diff, Parting, diff};
 pub use fold::{Fold, FoldError};
 pub use followed::{Behind, Followed};
-pub use history::{History, HistoryError, PathValue, PathValueError, Written};
+pub use history::{History, HistoryError, PathValue, PathValueError};
 pub use position::{Position, PositionError, parse_seq};
 pub use recheck::{Difference, Divergence, panic_message, recheck};
 pub use replay::{Finding, Replay, replay};
 pub use rerun::{Decided, End, Numbers, Step, Visitor, rerun, rerun_all};
-pub use row::{DeviceNames, Row};
+pub use row::{DeviceNames, Row, actor_name};
 pub use shrink::{Question, ShrinkError, Shrunk, shrink};
+pub use watched::Written;
 pub use whatif::{Changed, Edit, Fork, whatif};

@@ -6,9 +6,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use device::Seq;
-use device::operation::decide;
+use device::operation::{Reply, decide};
 use device::vm::Vm;
-use journal::record::{Record, RecordedReply};
+use journal::record::{REPLY_WHOLE_LEN_BYTES_MAX, Record, RecordedReply};
 use thiserror::Error;
 
 /// What differs.
@@ -61,7 +61,6 @@ pub fn recheck(vm: &Vm, record: &Record) -> Result<(), Divergence> {
         }
     };
     let (answers, decision) = decided;
-    let reply = RecordedReply::of(&decision.reply);
     if answers != record.answers {
         return differ(record, Difference::Answers, &record.answers, &answers);
     }
@@ -71,10 +70,19 @@ pub fn recheck(vm: &Vm, record: &Record) -> Result<(), Divergence> {
             record.facts.iter().zip(&decision.facts).take_while(|(recorded, decided)| recorded == decided).count();
         return differ(record, Difference::Facts, &&record.facts[alike..], &&decision.facts[alike..]);
     }
-    if reply != record.reply {
-        return differ(record, Difference::Reply, &record.reply, &reply);
+    if is_recorded(&record.reply, &decision.reply) {
+        return Ok(());
     }
-    Ok(())
+    differ(record, Difference::Reply, &record.reply, &RecordedReply::of(&decision.reply))
+}
+
+/// Whether a reply is kept as this. Most are kept whole, and need no copy to be compared.
+fn is_recorded(recorded: &RecordedReply, reply: &Reply) -> bool {
+    let is_long = matches!(reply, Reply::Command(command) if command.payload.len() > REPLY_WHOLE_LEN_BYTES_MAX);
+    match recorded {
+        RecordedReply::Whole(recorded) if !is_long => recorded == reply,
+        recorded => *recorded == RecordedReply::of(reply),
+    }
 }
 
 /// The message of a caught panic.

@@ -1,10 +1,11 @@
 //! The whole journal in one pass: fold, laws, decisions.
 
 use device::Seq;
-use device::laws::{Before, Broken, check_step};
-use journal::record::{Genesis, Record};
+use device::laws::{Broken, LAWS};
+use journal::record::Record;
 
 use crate::fold::{Fold, FoldError};
+use crate::lawful::Lawful;
 use crate::recheck::{Divergence, recheck};
 
 /// What a replay found. The state is what the facts say; a decision that this build would make otherwise changes nothing
@@ -47,7 +48,7 @@ impl Replay {
     /// What is wrong first, if anything is.
     pub fn finding(&self) -> Option<Finding> {
         let diverged = self.divergence.clone().map(|divergence| (divergence.seq, Finding::Diverged(divergence)));
-        let unfit = self.unfit.clone().map(|error| (Seq(self.records + 1), Finding::Unfit(error)));
+        let unfit = self.unfit.clone().map(|error| (Seq(self.fold.last().0 + 1), Finding::Unfit(error)));
         let unlawful = self.broken.clone().map(|(seq, broken)| (seq, Finding::Unlawful { seq, broken }));
         // The first of equals: what is decided comes before what it makes.
         let all = [diverged, unfit, unlawful].into_iter().flatten();
@@ -60,35 +61,36 @@ impl Replay {
         unlawful.or_else(|| self.unfit.clone().map(Finding::Unfit))
     }
 
-    fn step(&mut self, record: &Record) -> Result<(), FoldError> {
-        match recheck(self.fold.vm(), record) {
+    fn step(&mut self, lawful: &mut Lawful<'_>, records: &[Record], at: usize) -> Result<(), FoldError> {
+        match recheck(self.fold.vm(), &records[at]) {
             Ok(()) => self.equal += 1,
             Err(divergence) if self.divergence.is_none() => self.divergence = Some(divergence),
             Err(_) => {}
         }
-        let before = Before::of(self.fold.vm(), record.device, &record.facts);
-        self.fold.apply(record)?;
+        lawful.apply(&mut self.fold, records, at)?;
         self.records += 1;
-        if self.broken.is_none() {
-            self.broken = check_step(&before, self.fold.vm()).err().map(|broken| (record.stamp.seq, broken));
-        }
         Ok(())
     }
 }
 
-/// Folds records, checks the laws after each and decides each again. `progress` is told how many are done.
+/// Folds the records that follow a state, checks the laws after each and decides each again. `progress` is told how many
+/// are done.
 ///
 /// # Errors
-/// If the genesis describes a VM that cannot be.
-pub fn replay(genesis: &Genesis, records: &[Record], progress: &mut dyn FnMut(u64)) -> Result<Replay, FoldError> {
-    let fold = Fold::new(genesis)?;
+/// If what folded does not fold again, which is a bug.
+pub fn replay(fold: Fold, records: &[Record], progress: &mut dyn FnMut(u64)) -> Result<Replay, FoldError> {
+    let mut lawful = Lawful::new(LAWS, &fold, fold.last());
     let mut replay = Replay { fold, records: 0, equal: 0, unfit: None, broken: None, divergence: None };
-    for record in records {
-        if let Err(error) = replay.step(record) {
+    for at in 0..records.len() {
+        if let Err(error) = replay.step(&mut lawful, records, at) {
             replay.unfit = Some(error);
             break;
         }
         progress(replay.records);
     }
+    if replay.unfit.is_none() {
+        lawful.verify(&replay.fold, records)?;
+    }
+    replay.broken = lawful.broken().cloned();
     Ok(replay)
 }

@@ -9,7 +9,6 @@
 //! runs can be compared record by record though steps are missing; a *gapless* run is what a journal holds. Nothing of a
 //! decision depends on more than the order of sequences. Deliberately absent: facts, of which a run makes new ones.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -100,10 +99,10 @@ pub enum End {
 
 /// Runs steps from a state on. A step for a device that is not there reaches nobody and leaves no record.
 pub fn rerun(vm: &mut Vm, steps: &[Step], numbers: Numbers, visitor: &mut Visitor<'_>) -> End {
-    let mut run = Run { places: BTreeMap::new(), numbers };
+    let mut run = Run { places: Vec::new(), numbers };
     for step in steps {
         let Some(record) = run.decide(vm, step) else { continue };
-        let before = Before::of(vm, record.device, &record.facts);
+        let before = Before::of(vm, record.device, record.stamp.seq, &record.facts);
         for fact in &record.facts {
             if let Err(reason) = vm.admit(record.device, fact) {
                 return End::Unfit { seq: record.stamp.seq, reason };
@@ -131,8 +130,8 @@ pub fn rerun_all(mut vm: Vm, steps: &[Step], numbers: Numbers) -> (Vec<Record>, 
 }
 
 struct Run {
-    /// Where the records of a run stand that are from other places.
-    places: BTreeMap<Seq, Seq>,
+    /// Of each record from which a step was, the place in this run; rising.
+    places: Vec<(Seq, Seq)>,
     numbers: Numbers,
 }
 
@@ -151,8 +150,11 @@ impl Run {
             Ok(Some((answers, decision))) => (answers, decision.facts, RecordedReply::of(&decision.reply)),
             Err(panic) => (Answers::default(), Vec::new(), RecordedReply::Panicked(panic_message(&*panic))),
         };
-        self.places.insert(*record, seq);
-        let place = |old: Seq| self.places.get(&old).copied();
+        self.places.push((*record, seq));
+        let place = |old: Seq| {
+            let index = self.places.binary_search_by_key(&old, |(old, _)| *old).ok()?;
+            self.places.get(index).map(|(_, now)| *now)
+        };
         let operation = place(*operation).unwrap_or(seq);
         let origin = match *origin {
             Origin::CausedBy(cause) => place(cause).map_or(Origin::Supervisor, Origin::CausedBy),

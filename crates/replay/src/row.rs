@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use device::config::DeviceIndex;
 use device::extents::{self, ReleaseCause, Removal};
 use device::operation::{Actor, Fact, Input, Reply};
+use device::vm::Vm;
 use device::{DpaRange, backends, mailbox, windows};
 use journal::record::{Origin, Record, RecordedReply};
 use serde::Serialize;
@@ -14,6 +15,11 @@ use serde::Serialize;
 pub struct DeviceNames(BTreeMap<DeviceIndex, String>);
 
 impl DeviceNames {
+    /// As a state has them.
+    pub fn of(vm: &Vm) -> Self {
+        Self(vm.devices.iter().map(|(index, device)| (*index, device.config.id.clone())).collect())
+    }
+
     /// Goes on behind a record.
     pub fn follow(&mut self, record: &Record) {
         for fact in &record.facts {
@@ -56,7 +62,7 @@ impl Row {
             record: record.stamp.seq.to_string(),
             time_ms: format!("{:.3}", record.stamp.time.0 as f64 / 1e6),
             device: if is_vms { String::new() } else { id.to_owned() },
-            actor: actor(record.actor()),
+            actor: actor_name(record.actor()),
             from: origin(record.origin),
             input: input(&record.input),
             outcome: outcome(record),
@@ -64,7 +70,8 @@ impl Row {
     }
 }
 
-fn actor(actor: Actor) -> &'static str {
+/// An actor in one word.
+pub fn actor_name(actor: Actor) -> &'static str {
     match actor {
         Actor::Mailbox => "mailbox",
         Actor::Extents => "extents",

@@ -1,7 +1,9 @@
 //! Shrinking: from a recording of the field to the few inputs that still show what is wrong.
 //!
 //! ```text
-//!  steps ─▶ up to where it shows ─▶ whole kinds away ─▶ halves, quarters, … single operations away ─▶ payloads simpler
+//!  record that shows it ─▶ what it names and what names that: a slice ─── enough ──┐
+//!                                 │ not enough                                     ├─▶ halves, quarters, … single
+//!  all up to it ◀─────────────────┘ ─▶ whole kinds away ─▶ whole lives away ───────┘   operations away ─▶ simpler inputs
 //! ```
 //!
 //! Every candidate is decided from the first step on by this build, so that what stays is a journal like any other.
@@ -10,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use device::laws::Law;
+use device::laws::{Law, Watch};
 use device::operation::{Actor, Fact};
 use device::vm::Vm;
 use device::{Seq, extents};
@@ -18,11 +20,12 @@ use journal::record::{Record, RecordedReply};
 use thiserror::Error;
 
 use crate::fold::FoldError;
-use crate::history::{History, PathValue};
-use crate::recheck::Divergence;
+use crate::history::{History, HistoryError, PathValue};
+use crate::recheck::{Divergence, recheck};
 use crate::renumber::renumber;
 use crate::rerun::{Decided, Numbers, Step, rerun, rerun_all};
 use crate::simplify::simpler;
+use crate::slice::{REACHES, lives, slice};
 
 /// What a shrunk journal must still show.
 #[derive(Clone)]
@@ -59,6 +62,9 @@ pub enum ShrinkError {
         /// How many records there are.
         records: u64,
     },
+    /// Its beginning is gone.
+    #[error(transparent)]
+    History(#[from] HistoryError),
     /// The journal shows it, and this build does not decide so any more.
     #[error(
         "'{question}' is so at {at} as it was recorded; this build decides otherwise and does not come there: see dcd replay --check, or shrink with --diverges"
@@ -116,33 +122,63 @@ pub fn shrink(
     question: &Question,
     progress: &mut dyn FnMut(u64, usize),
 ) -> Result<Shrunk, ShrinkError> {
+    history.check_whole()?;
     let there = recorded(history, question)?;
-    let all: Vec<_> = history.records().iter().map(Step::of).collect();
     let mut trial = Trial::new(history, question, there)?;
-    let Some(shown) = trial.shown(&all) else {
-        let question = question.to_string();
-        return Err(match there {
-            Some(at) => ShrinkError::Decided { question, at },
-            None => ShrinkError::NotThere { question, records: history.last().0 },
-        });
-    };
-    let mut steps: Vec<_> = all.iter().take_while(|step| step.record <= shown.at).cloned().collect();
     let mut shows = |steps: &[Step]| {
-        let shows = trial.shown(steps).is_some();
+        let shown = trial.shown(steps);
         progress(trial.runs, steps.len());
-        shows
+        shown.map(|shown| shown.at)
     };
+    let steps = match there.and_then(|at| sliced(history, at, &mut shows)) {
+        Some(steps) => steps,
+        None => cut(history, &mut shows).ok_or_else(|| {
+            let question = question.to_string();
+            match there {
+                Some(at) => ShrinkError::Decided { question, at },
+                None => ShrinkError::NotThere { question, records: history.last().0 },
+            }
+        })?,
+    };
+    let shows = &mut |steps: &[Step]| shows(steps).is_some();
+    let mut steps = fewest(steps, &operation, shows);
+    while let Some(better) = simpler(&steps).into_iter().find(|candidate| shows(candidate)) {
+        steps = fewest(better, &operation, shows);
+    }
+    trial.finish(steps, history.records().len())
+}
+
+/// Where a run of steps shows it first.
+type Shows<'a> = dyn FnMut(&[Step]) -> Option<Seq> + 'a;
+
+/// The shortest slice of the record that shows it as recorded, if it is enough.
+fn sliced(history: &History, at: Seq, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
+    REACHES.into_iter().find_map(|reach| {
+        let operations = slice(history.records(), at, reach);
+        let records = history.records()[..at.0 as usize].iter();
+        let steps: Vec<_> = records.filter(|record| operations.contains(&record.operation)).map(Step::of).collect();
+        shows(&steps).is_some().then_some(steps)
+    })
+}
+
+/// All steps up to where they show it, without whole kinds and whole lives that do not matter; nothing where they do not.
+fn cut(history: &History, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
+    let mut steps: Vec<_> = history.records().iter().map(Step::of).collect();
+    let at = shows(&steps)?;
+    steps.truncate(steps.partition_point(|step| step.record <= at));
     for kind in kinds(history, &steps) {
         let fewer: Vec<_> = steps.iter().filter(|step| !kind.contains(&step.operation)).cloned().collect();
-        if fewer.len() < steps.len() && shows(&fewer) {
+        if fewer.len() < steps.len() && shows(&fewer).is_some() {
             steps = fewer;
         }
     }
-    steps = fewest(steps, &mut shows);
-    while let Some(better) = simpler(&steps).into_iter().find(|candidate| shows(candidate)) {
-        steps = fewest(better, &mut shows);
-    }
-    trial.finish(steps, all.len())
+    let lives = lives(&history.records()[..at.0 as usize]);
+    let life = |step: &Step| lives.get(&step.operation).copied().unwrap_or(step.operation);
+    Some(fewest(steps, &life, &mut |steps| shows(steps).is_some()))
+}
+
+fn operation(step: &Step) -> Seq {
+    step.operation
 }
 
 /// Sets of operations that often matter to nobody, largest first: those that decided nothing, those of one actor, those
@@ -165,16 +201,16 @@ fn is_of_log(fact: &Fact) -> bool {
     matches!(fact, Fact::Extents(extents::Fact::EventsCleared { .. } | extents::Fact::AllEventsCleared))
 }
 
-/// Takes operations away as long as the rest still shows it: in halves, in quarters, in the end one by one.
-fn fewest(mut steps: Vec<Step>, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<Step> {
-    let mut chunk = operations(&steps).len().div_ceil(2);
+/// Takes units away, operations or more, as long as the rest still shows it: in halves, in quarters, in the end one by one.
+fn fewest(mut steps: Vec<Step>, unit: &dyn Fn(&Step) -> Seq, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<Step> {
+    let mut chunk = units(&steps, unit).len().div_ceil(2);
     while chunk > 0 {
         let (mut at, mut is_shorter) = (0, false);
         loop {
-            let operations = operations(&steps);
-            let Some(first) = operations.get(at) else { break };
-            let behind = operations.get(at + chunk);
-            let is_out = |step: &Step| step.operation >= *first && behind.is_none_or(|next| step.operation < *next);
+            let units = units(&steps, unit);
+            let Some(first) = units.get(at) else { break };
+            let behind = units.get(at + chunk);
+            let is_out = |step: &Step| unit(step) >= *first && behind.is_none_or(|next| unit(step) < *next);
             let fewer: Vec<_> = steps.iter().filter(|step| !is_out(step)).cloned().collect();
             if shows(&fewer) {
                 (steps, is_shorter) = (fewer, true);
@@ -188,10 +224,11 @@ fn fewest(mut steps: Vec<Step>, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<S
     steps
 }
 
-fn operations(steps: &[Step]) -> Vec<Seq> {
-    let mut operations: Vec<_> = steps.iter().map(|step| step.operation).collect();
-    operations.dedup();
-    operations
+fn units(steps: &[Step], unit: &dyn Fn(&Step) -> Seq) -> Vec<Seq> {
+    let mut units: Vec<_> = steps.iter().map(unit).collect();
+    units.sort_unstable();
+    units.dedup();
+    units
 }
 
 /// Where a run shows it.
@@ -220,13 +257,13 @@ impl<'a> Trial<'a> {
         let start = Vm::new(history.genesis().config.clone());
         let mut trial = Self { start, question, target: None, runs: 0 };
         if let (Question::Diverges, Some(at)) = (question, there) {
-            trial.target = history.first_divergence()?.and_then(|divergence| {
-                let recorded = history.record(at).ok()?.clone();
-                let steps: Vec<_> = history.records()[..at.0 as usize].iter().map(Step::of).collect();
-                let (mut kept, _) = rerun_all(trial.start.clone(), &steps, Numbers::Own);
-                let decided = kept.pop().filter(|record| record.stamp.seq == at)?;
-                Some(Target { recorded, decided, divergence })
-            });
+            // All before it are decided as they are recorded, so that the folded state is the decided one.
+            let recorded = history.records()[at.0 as usize - 1].clone();
+            let before = history.folded(Seq(at.0 - 1))?.into_vm();
+            let divergence = recheck(&before, &recorded).err();
+            let (mut decided, _) = rerun_all(before, &[Step::of(&recorded)], Numbers::Own);
+            let sides = decided.pop().zip(divergence);
+            trial.target = sides.map(|(decided, divergence)| Target { recorded, decided, divergence });
         }
         Ok(trial)
     }
@@ -234,8 +271,8 @@ impl<'a> Trial<'a> {
     /// Where a run of these steps shows it first.
     fn shown(&mut self, steps: &[Step]) -> Option<Shown> {
         self.runs += 1;
-        let mut shown = None;
-        rerun(&mut self.start.clone(), steps, Numbers::Own, &mut |decided| match self.ask(decided) {
+        let (mut shown, mut watch) = (None, Watch::of(&self.start));
+        rerun(&mut self.start.clone(), steps, Numbers::Own, &mut |decided| match self.ask(decided, &mut watch) {
             Answer::No => ControlFlow::Continue(()),
             Answer::NoMore => ControlFlow::Break(()),
             Answer::Yes(detail) => {
@@ -247,10 +284,10 @@ impl<'a> Trial<'a> {
     }
 
     /// The question, after one record.
-    fn ask(&self, decided: &Decided<'_>) -> Answer {
+    fn ask(&self, decided: &Decided<'_>, watch: &mut Watch) -> Answer {
         let record = decided.record;
         match (self.question, &self.target) {
-            (Question::Law(law), _) => match law.check(decided.before, decided.after) {
+            (Question::Law(law), _) => match watch.check([*law], decided.before, decided.after) {
                 Ok(()) => Answer::No,
                 Err(broken) => Answer::Yes(broken.to_string()),
             },

@@ -53,6 +53,8 @@ pub fn whatif(
     edits: &BTreeMap<Seq, Edit>,
     parent: impl FnOnce(Seq) -> Parent,
 ) -> Result<Fork, HistoryError> {
+    // A fork is an ordinary journal, which begins with #1.
+    history.check_whole()?;
     for seq in edits.keys() {
         history.record(*seq)?;
     }

@@ -55,10 +55,10 @@ pub struct Holding {
 /// The accepted extents.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accepted {
-    by_dpa: BTreeMap<Dpa, Extent>,
-    order: Order,
-    by_tag: BTreeSet<(Tag, Dpa)>,
-    by_offer: BTreeMap<Seq, Holding>,
+    pub(super) by_dpa: BTreeMap<Dpa, Extent>,
+    pub(super) order: Order,
+    pub(super) by_tag: BTreeSet<(Tag, Dpa)>,
+    pub(super) by_offer: BTreeMap<Seq, Holding>,
 }
 
 impl Accepted {
@@ -80,6 +80,16 @@ impl Accepted {
     /// The extents in the order of 4801h from the `start`-th on, counted from 0; to go there costs no walk.
     pub fn listed_from(&self, start: usize) -> impl Iterator<Item = &Extent> {
         self.order.from(start).filter_map(|(_, _, dpa)| self.by_dpa.get(dpa))
+    }
+
+    /// How many places the list has.
+    pub(crate) fn listed_len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether an extent stands in its place of the list.
+    pub(crate) fn is_listed(&self, extent: &Extent) -> bool {
+        self.order.has_in_place((extent.offer, extent.position, extent.range.start))
     }
 
     /// The extents by address.
@@ -189,5 +199,25 @@ impl Accepted {
                 self.index(Extent { range: rest, offset_bytes, ..extent.clone() });
             }
         }
+    }
+}
+
+/// Ways for tests to spoil what the fold keeps.
+#[cfg(test)]
+impl Accepted {
+    pub(super) fn by_dpa_mut(&mut self, start: Dpa) -> &mut Extent {
+        self.by_dpa.get_mut(&start).expect("an extent")
+    }
+
+    pub(super) fn holding_mut(&mut self, offer: Seq, spoil: impl Fn(&mut Holding)) {
+        spoil(self.by_offer.get_mut(&offer).expect("a holding"));
+    }
+
+    pub(super) fn list(&mut self, key: (Seq, u32, Dpa)) {
+        self.order.insert(key);
+    }
+
+    pub(super) fn unlist(&mut self, key: (Seq, u32, Dpa)) {
+        self.order.remove(key);
     }
 }

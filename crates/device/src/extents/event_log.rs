@@ -93,7 +93,7 @@ impl EventLog {
     }
 
     /// The records, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &LoggedEvent> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &LoggedEvent> {
         self.events.iter()
     }
 

@@ -13,6 +13,8 @@
 
 mod accepted;
 mod add;
+#[cfg(test)]
+mod broken;
 mod decide;
 mod event_log;
 mod evolve;
@@ -227,6 +229,13 @@ impl State {
     /// The accepted addresses that the host was asked to give back.
     pub fn requested(&self) -> impl Iterator<Item = DpaRange> {
         self.requested.iter().filter_map(|range| DpaRange::between(range.start, range.end))
+    }
+
+    /// What of a range the host was asked to give back.
+    pub(crate) fn requested_of(&self, range: DpaRange) -> impl Iterator<Item = DpaRange> {
+        let bounds = range.start.0..range.end();
+        let asked = self.requested.overlapping(bounds);
+        asked.filter_map(move |asked| DpaRange::between(asked.start, asked.end)?.intersection(range))
     }
 
     /// Extents that can still be tracked: neither offered (dead offers count) nor accepted.

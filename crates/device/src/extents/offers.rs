@@ -84,14 +84,14 @@ impl Offer {
 /// The offers, oldest first, with an index by address and one by tag.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Offers {
-    queue: VecDeque<Offer>,
-    by_dpa: BTreeMap<Dpa, (u64, Seq)>,
-    by_tag: BTreeSet<(Tag, Seq)>,
+    pub(super) queue: VecDeque<Offer>,
+    pub(super) by_dpa: BTreeMap<Dpa, (u64, Seq)>,
+    pub(super) by_tag: BTreeSet<(Tag, Seq)>,
 }
 
 impl Offers {
     /// The offers in the order in which the host must answer.
-    pub fn iter(&self) -> impl Iterator<Item = &Offer> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Offer> {
         self.queue.iter()
     }
 

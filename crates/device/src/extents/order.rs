@@ -41,6 +41,24 @@ impl Order {
         self.leaves[first..].iter().flatten().skip(before)
     }
 
+    /// How many keys.
+    pub(super) fn len(&self) -> usize {
+        self.leaves.iter().map(Vec::len).sum()
+    }
+
+    /// Whether a key is there, behind smaller ones and before greater ones.
+    pub(super) fn has_in_place(&self, key: Key) -> bool {
+        let index = self.leaf_of(key);
+        let Some(leaf) = self.leaves.get(index) else { return false };
+        let Ok(place) = leaf.binary_search(&key) else { return false };
+        let before = match place.checked_sub(1) {
+            Some(place) => leaf.get(place),
+            None => index.checked_sub(1).and_then(|index| self.leaves.get(index)?.last()),
+        };
+        let behind = leaf.get(place + 1).or_else(|| self.leaves.get(index + 1)?.first());
+        before.is_none_or(|before| *before < key) && behind.is_none_or(|behind| key < *behind)
+    }
+
     /// Puts a key in its place, once.
     pub(super) fn insert(&mut self, key: Key) {
         let index = self.leaf_of(key);
@@ -116,6 +134,8 @@ mod tests {
     fn check(order: &Order, set: &BTreeSet<Key>) {
         assert!(order.from(0).eq(set));
         assert!(order.leaves.iter().all(|leaf| (1..=LEAF_KEYS_MAX).contains(&leaf.len())));
+        assert_eq!(order.len(), set.len());
+        assert!(set.iter().all(|key| order.has_in_place(*key)) && !order.has_in_place(key(9_999)));
         let sparse = |pair: &[Vec<Key>]| pair[0].len() + pair[1].len() <= LEAF_KEYS_MAX / 2;
         assert!(!order.leaves.windows(2).any(sparse));
         for start in [0, 1, 255, 256, 257, 512, 513, set.len() / 2, set.len(), set.len() + 1] {

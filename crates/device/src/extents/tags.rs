@@ -77,8 +77,8 @@ pub struct Ended {
 /// The tags that ended, at most [`ENDED_TAGS_MAX`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EndedTags {
-    by_tag: BTreeMap<Tag, Ended>,
-    oldest: BTreeSet<(Seq, Tag)>,
+    pub(super) by_tag: BTreeMap<Tag, Ended>,
+    pub(super) oldest: BTreeSet<(Seq, Tag)>,
 }
 
 impl EndedTags {

@@ -12,18 +12,18 @@ use super::Value;
 use super::node::{Node, fields, items, list};
 
 pub(super) fn state(state: &State) -> Node<'_> {
-    fields([
-        ("generation", Node::number(state.generation())),
-        ("available-extents", Node::number(state.available_extents())),
-        ("available-tags", Node::number(state.available_tags())),
-        ("offers", offers(state.offers())),
-        ("accepted", accepted(state.accepted())),
-        ("tags", tags(state)),
-        ("requested", requested(state)),
-        ("log", log(state.log())),
-        ("chain", chain(state)),
-        ("clock", clock(state)),
-    ])
+    fields!(
+        "generation" => Node::number(state.generation()),
+        "available-extents" => Node::number(state.available_extents()),
+        "available-tags" => Node::number(state.available_tags()),
+        "offers" => offers(state.offers()),
+        "accepted" => accepted(state.accepted()),
+        "tags" => tags(state),
+        "requested" => requested(state),
+        "log" => log(state.log()),
+        "chain" => chain(state),
+        "clock" => clock(state),
+    )
 }
 
 fn offers(offers: &Offers) -> Node<'_> {
@@ -43,18 +43,18 @@ fn offer(offer: &Offer) -> Node<'_> {
         Standing::Dead { by, told: Told::NotYet } => ("dead", by),
         Standing::Dead { by, told: Told::Refused } => ("dead-refused", by),
     };
-    fields([
-        ("standing", Node::word(standing)),
-        ("by", Node::record(by)),
-        ("region", Node::number(offer.region)),
-        ("tag", Node::tag(offer.tag)),
-        ("backend", Node::text(&offer.backend)),
-        ("extents", list(&offer.extents, range)),
-    ])
+    fields!(
+        "standing" => Node::word(standing),
+        "by" => Node::record(by),
+        "region" => Node::number(offer.region),
+        "tag" => Node::tag(offer.tag),
+        "backend" => Node::text(&offer.backend),
+        "extents" => list(&offer.extents, range),
+    )
 }
 
-fn range<'a>(range: &DpaRange) -> Node<'a> {
-    fields([("start", Node::dpa(range.start)), ("len-bytes", Node::number(range.len_bytes))])
+fn range(range: &DpaRange) -> Node<'_> {
+    fields!("start" => Node::dpa(range.start), "len-bytes" => Node::number(range.len_bytes))
 }
 
 fn accepted(accepted: &Accepted) -> Node<'_> {
@@ -69,29 +69,29 @@ fn accepted(accepted: &Accepted) -> Node<'_> {
 }
 
 fn extent(extent: &Extent) -> Node<'_> {
-    fields([
-        ("len-bytes", Node::number(extent.range.len_bytes)),
-        ("region", Node::number(extent.region)),
-        ("tag", Node::tag(extent.tag)),
-        ("backend", Node::text(&extent.backend)),
-        ("offset-bytes", Node::number(extent.offset_bytes)),
-        ("offered", Node::record(extent.offer)),
-        ("accepted", Node::record(extent.accepted)),
-        ("position", Node::number(extent.position)),
-        ("shared-sequence", Node::number(extent.shared_sequence)),
-    ])
+    fields!(
+        "len-bytes" => Node::number(extent.range.len_bytes),
+        "region" => Node::number(extent.region),
+        "tag" => Node::tag(extent.tag),
+        "backend" => Node::text(&extent.backend),
+        "offset-bytes" => Node::number(extent.offset_bytes),
+        "offered" => Node::record(extent.offer),
+        "accepted" => Node::record(extent.accepted),
+        "position" => Node::number(extent.position),
+        "shared-sequence" => Node::number(extent.shared_sequence),
+    )
 }
 
 /// Tags in use and tags that ended, as a status query tells them.
 fn tags(state: &State) -> Node<'_> {
     let named = move |tag: Tag| {
         let status = state.tag_status(tag);
-        let parts = fields([
-            ("state", Node::word(status.state.name())),
-            ("by", Node::record(status.by)),
-            ("region", Node::number(status.region)),
-            ("extents", Node::count(status.extents.len())),
-        ]);
+        let parts = fields!(
+            "state" => Node::word(status.state.name()),
+            "by" => Node::record(status.by),
+            "region" => Node::number(status.region),
+            "extents" => Node::count(status.extents.len()),
+        );
         (tag.to_string(), parts)
     };
     items(
@@ -116,11 +116,11 @@ fn requested(state: &State) -> Node<'_> {
 
 fn log(log: &EventLog) -> Node<'_> {
     let overflow = log.overflow();
-    fields([
-        ("records", Node::count(log.len())),
-        ("dropped", Node::number(overflow.map_or(0, |overflow| overflow.count))),
-        ("events", events(log)),
-    ])
+    fields!(
+        "records" => Node::count(log.len()),
+        "dropped" => Node::number(overflow.map_or(0, |overflow| overflow.count)),
+        "events" => events(log),
+    )
 }
 
 /// By handle, oldest first.
@@ -135,28 +135,28 @@ fn events(log: &EventLog) -> Node<'_> {
     )
 }
 
-fn event<'a>(event: &LoggedEvent) -> Node<'a> {
+fn event(event: &LoggedEvent) -> Node<'_> {
     let kind = match event.kind {
         EventKind::Add => "add",
         EventKind::Release => "release",
         EventKind::ForcedRelease => "forced-release",
     };
-    fields([
-        ("kind", Node::word(kind)),
-        ("more", Node::word(if event.place == ChainPlace::More { "yes" } else { "no" })),
-        ("start", Node::dpa(event.range.start)),
-        ("len-bytes", Node::number(event.range.len_bytes)),
-        ("tag", Node::tag(event.tag)),
-        ("timestamp-ns", Node::number(event.timestamp_ns)),
-        ("available-extents", Node::number(event.available_extents)),
-        ("available-tags", Node::number(event.available_tags)),
-    ])
+    fields!(
+        "kind" => Node::word(kind),
+        "more" => Node::word(if event.place == ChainPlace::More { "yes" } else { "no" }),
+        "start" => Node::dpa(event.range.start),
+        "len-bytes" => Node::number(event.range.len_bytes),
+        "tag" => Node::tag(event.tag),
+        "timestamp-ns" => Node::number(event.timestamp_ns),
+        "available-extents" => Node::number(event.available_extents),
+        "available-tags" => Node::number(event.available_tags),
+    )
 }
 
 fn chain(state: &State) -> Node<'_> {
     match state.chain() {
         None => Node::word("none"),
-        Some(chain) => fields([("opcode", Node::address(chain.opcode.0)), ("ranges", list(&chain.ranges, range))]),
+        Some(chain) => fields!("opcode" => Node::address(chain.opcode.0), "ranges" => list(&chain.ranges, range)),
     }
 }
 
@@ -164,9 +164,11 @@ fn chain(state: &State) -> Node<'_> {
 fn clock(state: &State) -> Node<'_> {
     match state.clock_set_at() {
         None => Node::word("not-set"),
-        Some(VmTime(set_at_ns)) => fields([
-            ("set-at-ns", Node::number(set_at_ns)),
-            ("host-ns", Node::number(state.host_ns(VmTime(set_at_ns)))),
-        ]),
+        Some(VmTime(set_at_ns)) => {
+            fields!(
+                "set-at-ns" => Node::number(set_at_ns),
+                "host-ns" => Node::number(state.host_ns(VmTime(set_at_ns))),
+            )
+        }
     }
 }

@@ -13,27 +13,24 @@ const CONFIG_LEN_BYTES: u16 = 0x1000;
 
 pub(super) fn state(mailbox: &State) -> Node<'_> {
     let vector = |log| mailbox.event_vector(log).map_or(Node::word("none"), Node::number);
-    fields([
-        ("control", Node::address(mailbox.control())),
-        (
-            "event-vectors",
-            fields([
-                ("informational", vector(EventLog::Informational)),
-                ("warning", vector(EventLog::Warning)),
-                ("failure", vector(EventLog::Failure)),
-                ("fatal", vector(EventLog::Fatal)),
-                ("dynamic-capacity", vector(EventLog::DynamicCapacity)),
-            ]),
+    fields!(
+        "control" => Node::address(mailbox.control()),
+        "event-vectors" => fields!(
+            "informational" => vector(EventLog::Informational),
+            "warning" => vector(EventLog::Warning),
+            "failure" => vector(EventLog::Failure),
+            "fatal" => vector(EventLog::Fatal),
+            "dynamic-capacity" => vector(EventLog::DynamicCapacity),
         ),
-        ("bars", bars(mailbox)),
-        ("config-space", config_space(mailbox)),
-        ("msix", msix(mailbox)),
-    ])
+        "bars" => bars(mailbox),
+        "config-space" => config_space(mailbox),
+        "msix" => msix(mailbox),
+    )
 }
 
 fn bars(mailbox: &State) -> Node<'_> {
     let bar = |bar| mailbox.config_space().bar(bar).map_or(Node::word("none"), |base| Node::address(base.0));
-    fields([("component", bar(COMPONENT_BAR)), ("device", bar(DEVICE_BAR)), ("msix", bar(MSIX_BAR))])
+    fields!("component" => bar(COMPONENT_BAR), "device" => bar(DEVICE_BAR), "msix" => bar(MSIX_BAR))
 }
 
 /// Dwords by their offset; a listing leaves out those that are 0.
@@ -61,11 +58,11 @@ fn msix(mailbox: &State) -> Node<'_> {
 }
 
 /// Address 0, data 8, control 12 (PCI Express base specification 6.0, 7.7.2).
-fn msix_vector<'a>(entry: &[u8]) -> Node<'a> {
+fn msix_vector(entry: &[u8]) -> Node<'_> {
     let dword = |at: usize| u64::from(u32::from_le_bytes([entry[at], entry[at + 1], entry[at + 2], entry[at + 3]]));
-    fields([
-        ("address", Node::address(dword(0) | dword(4) << 32)),
-        ("data", Node::address(dword(8))),
-        ("masked", Node::word(if dword(12) & 1 == 1 { "yes" } else { "no" })),
-    ])
+    fields!(
+        "address" => Node::address(dword(0) | dword(4) << 32),
+        "data" => Node::address(dword(8)),
+        "masked" => Node::word(if dword(12) & 1 == 1 { "yes" } else { "no" }),
+    )
 }

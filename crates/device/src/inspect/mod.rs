@@ -25,24 +25,26 @@ mod windows;
 
 use std::collections::BTreeMap;
 
+use crate::backends::Fact as B;
 use crate::config::DeviceIndex;
-use crate::operation::Actor;
+use crate::extents::Fact as E;
+use crate::operation::{Actor, Fact};
 use crate::vm::{Device, Vm};
 
-pub use node::{Collection, Key, Node};
+pub use node::{Collection, Fields, Key, Node};
 use node::{fields, items};
 pub use path::{Path, PathError};
 pub use value::Value;
 
 /// The tree of a state.
 pub fn tree(vm: &Vm) -> Node<'_> {
-    fields([
-        ("config", config::vm(&vm.config)),
-        ("runs", Node::number(vm.backends.runs())),
-        ("plugs", Node::number(vm.backends.plugs())),
-        ("backends", backends::all(vm)),
-        ("devices", devices(vm)),
-    ])
+    fields!(
+        "config" => config::vm(&vm.config),
+        "runs" => Node::number(vm.backends.runs()),
+        "plugs" => Node::number(vm.backends.plugs()),
+        "backends" => backends::all(vm),
+        "devices" => devices(vm),
+    )
 }
 
 fn devices<'a>(vm: &'a Vm) -> Node<'a> {
@@ -54,13 +56,13 @@ fn devices<'a>(vm: &'a Vm) -> Node<'a> {
 }
 
 fn device(port: u8, device: &Device) -> Node<'_> {
-    fields([
-        ("port", Node::number(port)),
-        ("config", config::device(&device.config)),
-        ("mailbox", mailbox::state(&device.mailbox)),
-        ("extents", extents::state(&device.extents)),
-        ("windows", windows::state(&device.windows)),
-    ])
+    fields!(
+        "port" => Node::number(port),
+        "config" => config::device(&device.config),
+        "mailbox" => mailbox::state(&device.mailbox),
+        "extents" => self::extents::state(&device.extents),
+        "windows" => windows::state(&device.windows),
+    )
 }
 
 /// The actors whose facts can change what stands at a path. Facts of others leave it alone.
@@ -75,6 +77,53 @@ pub fn writers(path: &Path) -> &'static [Actor] {
         ["devices", _, "windows", ..] => &[Actor::Backends, Actor::Windows],
         _ => ALL,
     }
+}
+
+/// Whether a fact of a device's record can change what stands at a path: more exact than [`writers`], and never too narrow.
+pub fn can_write(path: &Path, fact: &Fact) -> bool {
+    if !writers(path).contains(&fact.actor()) {
+        return false;
+    }
+    let is_plug = matches!(fact, Fact::Backends(B::DeviceAdded { .. } | B::DeviceRemoved));
+    let segments: Vec<_> = path.segments().iter().map(String::as_str).collect();
+    match (&segments[..], fact) {
+        (["runs", ..], fact) => matches!(fact, Fact::Backends(B::RunStarted { .. })),
+        (["plugs" | "config", ..] | ["devices", _, "port" | "config", ..], _) => is_plug,
+        (["backends", id, ..], Fact::Backends(fact)) => is_plug || names(fact, id),
+        (["devices", ..], Fact::Backends(_)) => is_plug,
+        (["devices", _, "extents", "generation" | "accepted", ..], Fact::Extents(fact)) => {
+            matches!(fact, E::Accepted { .. } | E::Released { .. })
+        }
+        _ => true,
+    }
+}
+
+/// Whether a fact of the registry is about a backend.
+fn names(fact: &B, asked: &str) -> bool {
+    match fact {
+        B::Added { id, .. }
+        | B::Retagged { id, .. }
+        | B::Removed { id }
+        | B::Reserved { id, .. }
+        | B::Attached { id, .. }
+        | B::Freed { id }
+        | B::Dedicated { id, .. }
+        | B::ContentsLost { id } => id == asked,
+        B::DeviceAdded { .. } | B::DeviceRemoved | B::RunStarted { .. } => false,
+    }
+}
+
+/// The value at a path; `None` where there is nothing, or more than a value. As [`values`], without saying why, and fast.
+pub fn value(vm: &Vm, path: &Path) -> Option<Value> {
+    match path.lead(tree(vm))? {
+        Node::Leaf(value) => Some(value),
+        Node::Fields(_) | Node::Items(_) => None,
+    }
+}
+
+/// Whether there is anything at a path.
+pub fn is_there(vm: &Vm, path: &Path) -> bool {
+    path.lead(tree(vm)).is_some()
 }
 
 /// The values at and below a path, each with its own path, in the order of the tree.
@@ -102,7 +151,7 @@ pub struct Change {
 /// What differs at and below a path between two states.
 pub fn changes(before: &Vm, after: &Vm, path: &Path) -> Vec<Change> {
     // Nothing at the path is no values.
-    let of = |vm| values(vm, path).unwrap_or_default();
+    let of = |vm| if is_there(vm, path) { values(vm, path).unwrap_or_default() } else { Vec::new() };
     changes_of(of(before), of(after))
 }
 

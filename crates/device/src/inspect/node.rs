@@ -27,14 +27,23 @@ type Item<'a> = (String, Node<'a>);
 /// Finds a thing by its key.
 type Find<'a> = dyn Fn(&str) -> Option<Item<'a>> + 'a;
 
+/// Makes the part of a name.
+type Get<'a> = dyn Fn(&str) -> Option<Node<'a>> + 'a;
+
 /// A part of the tree.
 pub enum Node<'a> {
     /// A value.
     Leaf(Value),
     /// Parts with fixed names.
-    Fields(Vec<(&'static str, Node<'a>)>),
+    Fields(Fields<'a>),
     /// A collection.
     Items(Collection<'a>),
+}
+
+/// Parts by their fixed names; a part is made when somebody goes there.
+pub struct Fields<'a> {
+    pub(super) names: &'static [&'static str],
+    pub(super) get: Box<Get<'a>>,
 }
 
 /// Things by their keys.
@@ -43,10 +52,20 @@ pub struct Collection<'a> {
     get: Box<Find<'a>>,
 }
 
-/// Parts with fixed names.
-pub(super) fn fields<'a, const N: usize>(fields: [(&'static str, Node<'a>); N]) -> Node<'a> {
-    Node::Fields(fields.into_iter().collect())
+/// Parts with fixed names: `fields!("name" => node, …)`. Who asks for one value of a state after each of a million records
+/// does not want the others made.
+macro_rules! fields {
+    ($($name:literal => $node:expr),+ $(,)?) => {
+        $crate::inspect::node::Node::Fields($crate::inspect::node::Fields {
+            names: &[$($name),+],
+            get: Box::new(move |name| match name {
+                $($name => Some($node),)+
+                _ => None,
+            }),
+        })
+    };
 }
+pub(super) use fields;
 
 /// A collection of which one thing is found without expanding the others. A key has one spelling in the tree, and `get`
 /// may take others.
@@ -105,7 +124,9 @@ impl<'a> Node<'a> {
     pub fn parts(self) -> Vec<(Key, Node<'a>)> {
         match self {
             Self::Leaf(_) => Vec::new(),
-            Self::Fields(fields) => fields.into_iter().map(|(name, node)| (Key::Name(name), node)).collect(),
+            Self::Fields(Fields { names, get }) => {
+                names.iter().filter_map(|name| Some((Key::Name(name), get(name)?))).collect()
+            }
             Self::Items(items) => (items.all)().into_iter().map(|(key, node)| (Key::Item(key), node)).collect(),
         }
     }
@@ -114,13 +135,13 @@ impl<'a> Node<'a> {
     pub(super) fn part(self, key: &str) -> Result<(Key, Node<'a>), Self> {
         match self {
             Self::Leaf(_) => Err(self),
-            Self::Fields(mut fields) => match fields.iter().position(|(name, _)| *name == key) {
-                Some(index) => {
-                    let (name, node) = fields.swap_remove(index);
-                    Ok((Key::Name(name), node))
+            Self::Fields(Fields { names, get }) => {
+                let name = names.iter().find(|name| **name == key);
+                match name.and_then(|name| Some((Key::Name(name), get(name)?))) {
+                    Some(part) => Ok(part),
+                    None => Err(Self::Fields(Fields { names, get })),
                 }
-                None => Err(Self::Fields(fields)),
-            },
+            }
             Self::Items(items) => match (items.get)(key) {
                 Some((key, node)) => Ok((Key::Item(key), node)),
                 None => Err(Self::Items(items)),

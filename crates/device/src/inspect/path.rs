@@ -87,6 +87,12 @@ impl Path {
         &self.segments
     }
 
+    /// What is there, if anything is.
+    pub(super) fn lead<'a>(&self, tree: Node<'a>) -> Option<Node<'a>> {
+        let lead = |node: Node<'a>, key: &String| node.part(key).ok().map(|(_, part)| part);
+        self.segments.iter().try_fold(tree, lead)
+    }
+
     /// What is there, with the path as the tree spells it.
     ///
     /// # Errors

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wire::Tag;
+
 use crate::config::DeviceConfig;
-use crate::extents::{ChainPlace, State as Extents};
+use crate::extents::{ChainPlace, Fact, State as Extents};
 use crate::limits::DC_EVENT_LOG_RECORDS_MAX;
 use crate::range::DpaRange;
 use crate::vm::Device;
 
 use super::holds;
+use super::touched::counted;
+use super::watch::Near;
 
 fn all_ranges(extents: &Extents) -> Vec<DpaRange> {
     let offered = extents.offers().iter().flat_map(|offer| offer.extents.iter().copied());
@@ -16,8 +20,20 @@ fn all_ranges(extents: &Extents) -> Vec<DpaRange> {
 }
 
 pub(super) fn extents_disjoint(config: &DeviceConfig, device: &Device) -> Result<(), String> {
-    let ranges = all_ranges(&device.extents);
-    if let Some((first, second)) = crate::range::first_overlap(&ranges) {
+    apart_and_placed(config, &all_ranges(&device.extents))
+}
+
+pub(super) fn extents_disjoint_near(near: &Near<'_>, device: &Device) -> bool {
+    let touched = &near.before.touched;
+    let offered = touched.ranges().iter().flat_map(|range| device.extents.offers().overlapping(*range));
+    let mut ranges: Vec<_> = offered.map(|(range, _)| range).collect();
+    ranges.dedup();
+    ranges.extend(near.extents().iter().map(|extent| extent.range));
+    apart_and_placed(&device.config, &ranges).is_ok()
+}
+
+fn apart_and_placed(config: &DeviceConfig, ranges: &[DpaRange]) -> Result<(), String> {
+    if let Some((first, second)) = crate::range::first_overlap(ranges) {
         return Err(format!("{first} and {second} overlap"));
     }
     ranges.iter().try_for_each(|range| {
@@ -43,6 +59,38 @@ pub(super) fn capacity_adds_up(_: &DeviceConfig, device: &Device) -> Result<(), 
     })
 }
 
+/// What is counted of each touched offer changed by as much as its extents did.
+pub(super) fn capacity_adds_up_near(near: &Near<'_>, device: &Device) -> bool {
+    let (touched, stood, accepted) = (&near.before.touched, &near.before.stood, device.extents.accepted());
+    let came = near.extents().iter().map(|extent| (extent.offer, extent.range.len_bytes));
+    let went = stood.extents.iter().map(|(offer, _, len_bytes)| (*offer, *len_bytes));
+    let Some(due_bytes) = moved(&touched.offers, &stood.held_bytes, came, went) else { return false };
+    touched.offers.iter().zip(due_bytes).all(|(id, due_bytes)| match accepted.of_offer(*id) {
+        None => due_bytes == 0,
+        Some(holding) => (1..=holding.offered_bytes).contains(&due_bytes) && holding.held_bytes == due_bytes,
+    })
+}
+
+/// Counts by key, with what came and without what went; `None` where a key is not there or a count would be negative.
+fn moved<K: Ord>(
+    keys: &[K],
+    counts: &[u64],
+    came: impl Iterator<Item = (K, u64)>,
+    went: impl Iterator<Item = (K, u64)>,
+) -> Option<Vec<u64>> {
+    let mut counts = counts.to_vec();
+    let place = |key: &K| keys.binary_search(key).ok();
+    for (key, count) in came {
+        let counted = counts.get_mut(place(&key)?)?;
+        *counted = counted.checked_add(count)?;
+    }
+    for (key, count) in went {
+        let counted = counts.get_mut(place(&key)?)?;
+        *counted = counted.checked_sub(count)?;
+    }
+    Some(counts)
+}
+
 pub(super) fn counters_match(_: &DeviceConfig, device: &Device) -> Result<(), String> {
     let mut uses = BTreeMap::<_, u32>::new();
     for offer in device.extents.offers().iter().filter(|offer| !offer.tag.is_none()) {
@@ -61,6 +109,23 @@ pub(super) fn counters_match(_: &DeviceConfig, device: &Device) -> Result<(), St
     holds(offered == indexed, || format!("{offered} extents are offered, {indexed} are counted"))
 }
 
+/// What is counted of each touched tag changed by as many extents as came and went.
+pub(super) fn counters_match_near(near: &Near<'_>, device: &Device) -> bool {
+    let (touched, stood, offers) = (&near.before.touched, &near.before.stood, device.extents.offers());
+    let offered: Vec<_> = touched.offers.iter().filter_map(|id| offers.get(*id)).map(counted).collect();
+    let came = offered.iter().copied().chain(near.extents().iter().map(|extent| (extent.tag, 1)));
+    let went = stood.offers.iter().copied().chain(stood.extents.iter().map(|(_, tag, _)| (*tag, 1)));
+    let is_counted = |(tag, _): &(Tag, u64)| !tag.is_none();
+    let due = moved(&touched.tags, &stood.uses, came.filter(is_counted), went.filter(is_counted));
+    let is_right = |(tag, due): (&Tag, u64)| {
+        let uses = device.extents.tag_uses().get(tag).map(|uses| u64::from(*uses));
+        uses == (due > 0).then_some(due)
+    };
+    let extents_of = |offers: &[(Tag, u64)]| offers.iter().map(|(_, extents)| extents).sum::<u64>();
+    due.is_some_and(|due| touched.tags.iter().zip(due).all(is_right))
+        && offers.extents_len() as u64 + extents_of(&stood.offers) == stood.offered + extents_of(&offered)
+}
+
 pub(super) fn list_complete(_: &DeviceConfig, device: &Device) -> Result<(), String> {
     let accepted = device.extents.accepted();
     let listed: Vec<_> = accepted.listed().collect();
@@ -69,9 +134,23 @@ pub(super) fn list_complete(_: &DeviceConfig, device: &Device) -> Result<(), Str
     holds(listed.windows(2).all(|pair| key(pair[0]) < key(pair[1])), || "the list is out of order".into())
 }
 
+pub(super) fn list_complete_near(near: &Near<'_>, device: &Device) -> bool {
+    let accepted = device.extents.accepted();
+    accepted.listed_len() == accepted.len() && near.extents().iter().all(|extent| accepted.is_listed(extent))
+}
+
 pub(super) fn offers_in_order(_: &DeviceConfig, device: &Device) -> Result<(), String> {
     let ids: Vec<_> = device.extents.offers().iter().map(|offer| offer.id).collect();
     holds(ids.windows(2).all(|pair| pair[0] < pair[1]), || format!("offers stand as {ids:?}"))
+}
+
+/// Offers come at the end.
+pub(super) fn offers_in_order_near(_: &Near<'_>, device: &Device) -> bool {
+    let mut newest = device.extents.offers().iter().rev().map(|offer| offer.id);
+    match (newest.next(), newest.next()) {
+        (Some(last), Some(before)) => before < last,
+        _ => true,
+    }
 }
 
 pub(super) fn log_whole_chains(_: &DeviceConfig, device: &Device) -> Result<(), String> {
@@ -83,8 +162,28 @@ pub(super) fn log_whole_chains(_: &DeviceConfig, device: &Device) -> Result<(), 
     holds(is_closed, || "the last record says that more follow".into())
 }
 
+/// What was put into the log has handles that count up, and none of them was there.
+pub(super) fn log_whole_chains_near(near: &Near<'_>, device: &Device) -> bool {
+    let log = device.extents.log();
+    let logged =
+        near.before.extents_facts().map(|fact| if let Fact::Logged { events } = fact { events.len() } else { 0 });
+    let news = logged.sum::<usize>().min(log.len());
+    let Some(first) = log.iter().rev().take(news).last().map(|event| event.handle) else { return true };
+    let behind_first = |handle: u16| (u32::from(handle) + 0xffff - u32::from(first)) % 0xffff;
+    let (mut old, new) = (log.iter().take(log.len() - news), log.iter().skip(log.len() - news));
+    log.len() <= DC_EVENT_LOG_RECORDS_MAX
+        && log.iter().next_back().is_none_or(|event| event.place == ChainPlace::Last)
+        && new.zip(0..).all(|(event, place)| event.handle != 0 && behind_first(event.handle) == place)
+        && old.all(|event| behind_first(event.handle) as usize >= news)
+}
+
 pub(super) fn requested_is_accepted(_: &DeviceConfig, device: &Device) -> Result<(), String> {
     device.extents.requested().try_for_each(|range| {
         holds(device.extents.accepted().covers(range), || format!("{range} is asked back and not held"))
     })
+}
+
+pub(super) fn requested_is_accepted_near(near: &Near<'_>, device: &Device) -> bool {
+    let requested = near.before.touched.ranges().iter().flat_map(|range| device.extents.requested_of(*range));
+    requested.into_iter().all(|range| device.extents.accepted().covers(range))
 }

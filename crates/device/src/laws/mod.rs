@@ -4,7 +4,7 @@
 //!  state ──▶ Before ──┐
 //!    │ facts          ├─▶ step laws      each law is asked only where the facts name an actor that it reads
 //!    ▼                │
-//!  state ─────────────┴─▶ state laws
+//!  state ─────────────┴─▶ state laws     whole: of any state; near: after a change, of what it touched (Watch)
 //! ```
 //!
 //! Tests and simulation check them after every record, replay checks them over a journal. A broken law is a bug of the
@@ -14,12 +14,17 @@ mod extents;
 mod mapping;
 mod owners;
 mod step;
+mod touched;
+mod watch;
 
 use crate::config::DeviceConfig;
-use crate::operation::Actor;
+use crate::operation::{Actor, Fact};
 use crate::vm::{Device, Vm};
 
+use watch::Near;
+
 pub use step::Before;
+pub use watch::Watch;
 
 /// One law.
 pub struct Law {
@@ -32,10 +37,13 @@ pub struct Law {
     check: Check,
 }
 
-/// What a law looks at.
+/// What a law looks at. A law of a state has two forms, which agree: the whole one says what is wrong, the near one only
+/// whether a change could have made it wrong ([`Watch`]).
 enum Check {
-    /// A state.
-    State(fn(&Vm) -> Result<(), String>),
+    /// The state of one device.
+    Device { whole: fn(&DeviceConfig, &Device) -> Result<(), String>, near: fn(&Near<'_>, &Device) -> bool },
+    /// The state of the VM.
+    Vm { whole: fn(&Vm) -> Result<(), String>, near: fn(&Near<'_>) -> bool },
     /// A change, and the state that it made.
     Step(fn(&Before<'_>, &Vm) -> Result<(), String>),
 }
@@ -69,25 +77,25 @@ pub const LAWS: &[Law] = &[
         name: "extents-disjoint",
         sentence: "No two extents, offered or accepted, of one device share an address, and each lies in one region in whole blocks.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::extents_disjoint)),
+        check: Check::Device { whole: extents::extents_disjoint, near: extents::extents_disjoint_near },
     },
     Law {
         name: "capacity-adds-up",
         sentence: "What is counted as held of an offer is the sum of its extents, and no more than was offered.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::capacity_adds_up)),
+        check: Check::Device { whole: extents::capacity_adds_up, near: extents::capacity_adds_up_near },
     },
     Law {
         name: "counters-match",
         sentence: "The extent and tag counters count the offered and the accepted extents and their tags.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::counters_match)),
+        check: Check::Device { whole: extents::counters_match, near: extents::counters_match_near },
     },
     Law {
         name: "list-complete",
         sentence: "The list of 4801h names every accepted extent once, by add, place in the add and address.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::list_complete)),
+        check: Check::Device { whole: extents::list_complete, near: extents::list_complete_near },
     },
     Law {
         name: "generation-moves",
@@ -99,37 +107,37 @@ pub const LAWS: &[Law] = &[
         name: "backend-one-owner",
         sentence: "A backend is reserved by exactly one pending offer or attached to the accepted extents of exactly one device, or a device's own memory, or free.",
         reads: OWNERS,
-        check: Check::State(owners::backend_one_owner),
+        check: Check::Vm { whole: owners::backend_one_owner, near: owners::backend_one_owner_near },
     },
     Law {
         name: "tag-one-owner",
         sentence: "Where capacity comes by tag, a tag names one backend, and what is offered or accepted with it stands on that backend.",
         reads: OWNERS,
-        check: Check::State(owners::tag_one_owner),
+        check: Check::Vm { whole: owners::tag_one_owner, near: owners::tag_one_owner_near },
     },
     Law {
         name: "mapped-is-accepted",
         sentence: "Behind every accepted extent stands its piece of its backend, behind static memory its backend, and behind nothing else stands anything.",
         reads: MAPPING,
-        check: Check::State(|vm| every_device(vm, mapping::mapped_is_accepted)),
+        check: Check::Device { whole: mapping::mapped_is_accepted, near: mapping::mapped_is_accepted_near },
     },
     Law {
         name: "mappings-inside-backends",
         sentence: "Every piece lies inside its backend.",
         reads: MAPPING,
-        check: Check::State(mapping::mappings_inside_backends),
+        check: Check::Vm { whole: mapping::mappings_inside_backends, near: mapping::mappings_inside_backends_near },
     },
     Law {
         name: "mappings-of-state",
         sentence: "What is mapped is what the committed decoders show of the pieces: all of it, at its address, once.",
         reads: &[Actor::Windows],
-        check: Check::State(|vm| every_device(vm, mapping::mappings_of_state)),
+        check: Check::Device { whole: mapping::mappings_of_state, near: mapping::mappings_of_state_near },
     },
     Law {
         name: "offers-in-order",
         sentence: "Offers stand in the order in which they were made.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::offers_in_order)),
+        check: Check::Device { whole: extents::offers_in_order, near: extents::offers_in_order_near },
     },
     Law {
         name: "offers-answered-in-order",
@@ -141,13 +149,13 @@ pub const LAWS: &[Law] = &[
         name: "log-whole-chains",
         sentence: "The DC event log holds at most its size, handles are not 0 and differ, and its last chain is closed.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::log_whole_chains)),
+        check: Check::Device { whole: extents::log_whole_chains, near: extents::log_whole_chains_near },
     },
     Law {
         name: "requested-is-accepted",
         sentence: "The host was asked to give back only what it holds.",
         reads: EXTENTS,
-        check: Check::State(|vm| every_device(vm, extents::requested_is_accepted)),
+        check: Check::Device { whole: extents::requested_is_accepted, near: extents::requested_is_accepted_near },
     },
 ];
 
@@ -160,17 +168,35 @@ impl Law {
         LAWS.iter().find(|law| law.name == name).ok_or_else(|| NoSuchLaw { name: name.into() })
     }
 
-    /// Whether it holds after a change. Costs nothing where the change concerns no actor that the law reads.
+    /// Whether facts change the state of an actor that it reads; others cannot break it.
+    pub fn concerns(&self, facts: &[Fact]) -> bool {
+        facts.iter().any(|fact| self.reads.contains(&fact.actor()))
+    }
+
+    /// Whether it holds after a change, whatever was before. Costs nothing where the change concerns no actor that the law
+    /// reads, and else a look at the whole state; [`Watch`] looks at less.
     ///
     /// # Errors
     /// Where it is broken.
     pub fn check(&self, before: &Before<'_>, after: &Vm) -> Result<(), Broken> {
-        if !before.concerns(self.reads) {
+        if !self.concerns(before.facts) {
             return Ok(());
         }
+        match self.check {
+            Check::Step(check) => check(before, after).map_err(|detail| Broken { name: self.name, detail }),
+            Check::Device { .. } | Check::Vm { .. } => self.check_state(after),
+        }
+    }
+
+    /// Whether it holds in a state. A law of a change says nothing of one.
+    ///
+    /// # Errors
+    /// Where it is broken.
+    pub fn check_state(&self, vm: &Vm) -> Result<(), Broken> {
         let held = match self.check {
-            Check::State(check) => check(after),
-            Check::Step(check) => check(before, after),
+            Check::Device { whole, .. } => every_device(vm, whole),
+            Check::Vm { whole, .. } => whole(vm),
+            Check::Step(_) => Ok(()),
         };
         held.map_err(|detail| Broken { name: self.name, detail })
     }
@@ -181,13 +207,10 @@ impl Law {
 /// # Errors
 /// The first that is broken.
 pub fn check(vm: &Vm) -> Result<(), Broken> {
-    LAWS.iter().try_for_each(|law| match law.check {
-        Check::State(check) => check(vm).map_err(|detail| Broken { name: law.name, detail }),
-        Check::Step(_) => Ok(()),
-    })
+    LAWS.iter().try_for_each(|law| law.check_state(vm))
 }
 
-/// Checks every law after a change.
+/// Checks every law after a change, each whole.
 ///
 /// # Errors
 /// The first that is broken.

@@ -3,37 +3,51 @@
 //! A state is large, so that it is not kept for the comparison: [`Before`] takes from it what the laws need. Deliberately
 //! absent: the input. These laws say what may follow what, whoever asked.
 
+use crate::backends;
 use crate::config::DeviceIndex;
 use crate::extents::{self, RejectReason, Standing};
-use crate::operation::{Actor, Fact};
+use crate::operation::Fact;
 use crate::stamp::Seq;
 use crate::vm::Vm;
 
 use super::holds;
+use super::touched::{Stood, Touched};
 
 /// What is remembered of a state while a record's facts change it.
 pub struct Before<'a> {
-    device: DeviceIndex,
-    facts: &'a [Fact],
+    pub(super) device: DeviceIndex,
+    pub(super) facts: &'a [Fact],
+    pub(super) touched: Touched,
+    pub(super) stood: Stood,
     generation: Option<u32>,
     /// Offers that the facts answer, each with an older one that the host has not answered and still could.
     out_of_order: Vec<(Seq, Seq)>,
 }
 
 impl<'a> Before<'a> {
-    /// Of a state that these facts of a device's record are about to change.
-    pub fn of(vm: &Vm, device: DeviceIndex, facts: &'a [Fact]) -> Self {
+    /// Of a state that the facts of a device's record `seq` are about to change.
+    pub fn of(vm: &Vm, device: DeviceIndex, seq: Seq, facts: &'a [Fact]) -> Self {
         let state = vm.devices.get(&device).map(|device| &device.extents);
         let out_of_order = state.map_or_else(Vec::new, |state| {
             let answered = facts.iter().filter_map(answered);
             answered.filter_map(|offer| Some((offer, older_pending(state, offer)?))).collect()
         });
-        Self { device, facts, generation: state.map(extents::State::generation), out_of_order }
+        let touched = Touched::of(vm, device, seq, facts);
+        let stood = Stood::of(vm, device, &touched);
+        Self { device, facts, touched, stood, generation: state.map(extents::State::generation), out_of_order }
     }
 
-    /// Whether the facts change the state of one of these actors.
-    pub(super) fn concerns(&self, actors: &[Actor]) -> bool {
-        self.facts.iter().any(|fact| actors.contains(&fact.actor()))
+    /// Whether a device comes or goes.
+    pub(super) fn is_plug(&self) -> bool {
+        let is_plug = |fact: &Fact| {
+            matches!(fact, Fact::Backends(backends::Fact::DeviceAdded { .. } | backends::Fact::DeviceRemoved))
+        };
+        self.facts.iter().any(is_plug)
+    }
+
+    /// The facts of the extent manager.
+    pub(super) fn extents_facts(&self) -> impl Iterator<Item = &'a extents::Fact> {
+        self.facts.iter().filter_map(|fact| if let Fact::Extents(fact) = fact { Some(fact) } else { None })
     }
 }
 

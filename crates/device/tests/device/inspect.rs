@@ -14,6 +14,7 @@ fn all(rig: &Rig) -> Vec<(String, Value)> {
 fn check_paths(rig: &Rig) {
     for (text, value) in all(rig) {
         let path: Path = text.parse().expect("a path");
+        assert_eq!(inspect::value(&rig.vm, &path).as_ref(), Some(&value));
         assert_eq!(inspect::values(&rig.vm, &path), Ok(vec![(text, value)]));
     }
 }
@@ -36,6 +37,8 @@ proptest! {
             for change in inspect::changes(&before, &rig.vm, &Path::default()) {
                 let writers = inspect::writers(&change.path.parse().expect("a path"));
                 prop_assert!(actors.iter().any(|actor| writers.contains(actor)), "{change:?} by {actors:?}");
+                let path = change.path.parse().expect("a path");
+                prop_assert!(rig.facts.iter().any(|fact| inspect::can_write(&path, fact)), "{change:?}");
             }
         }
         check_paths(&rig);

@@ -1,5 +1,6 @@
 //! The device as its operators and hosts meet it, in one thread.
 
+mod breaking;
 mod inspect;
 mod laws;
 mod life;

@@ -1,0 +1,55 @@
+//! A journal of a million records: what it takes to write it, read it, fold it, check it and ask it.
+//!
+//! ```text
+//!  traffic ──▶ journal ──▶ bodies ──▶ records ──▶ states ──▶ answers
+//!                 1           1          1       2, 3         4, 5, 6
+//! ```
+//!
+//! 1 stored, 2 folded and checked, 3 jumps, 4 why, 5 bisect, 6 shrink, 7 what recording costs a mailbox command, 8 what 64
+//! waiting clients are to one. Beside each figure: what the machine takes for it in the same run. Times are of all records.
+//! `cargo bench --bench replay -- 2 6` measures only those. Clients that wait behind QMP are in `benches/clients.rs`.
+
+#[path = "../../tests/questions/field.rs"]
+#[expect(dead_code, reason = "what the tests of questions need of a recording")]
+mod field;
+mod live;
+mod questions;
+#[path = "../outside/report.rs"]
+mod report;
+mod stored;
+mod traffic;
+
+const RECORDS: usize = 1_000_000;
+
+/// A directory on the disk that the build is on, so that it is that disk that is measured and not memory.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
+}
+
+fn main() {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let is_asked = |names: &[&str]| asked.is_empty() || asked.iter().any(|name| names.contains(&name.as_str()));
+    let mut rows = Vec::new();
+    if is_asked(&["1", "2", "3", "4", "5", "6"]) {
+        let field = traffic::traffic(RECORDS);
+        if is_asked(&["1"]) {
+            rows.extend(stored::measure(&field));
+        }
+        if is_asked(&["2"]) {
+            rows.extend(questions::folds(&field.genesis, &field.records));
+        }
+        if is_asked(&["3", "4", "5"]) {
+            rows.extend(questions::positions(&field.genesis, &field.records));
+        }
+        if is_asked(&["6"]) {
+            rows.extend(questions::shrinks(&field.genesis, &field.records));
+        }
+    }
+    if is_asked(&["7"]) {
+        rows.extend(live::mailbox());
+    }
+    if is_asked(&["8"]) {
+        rows.extend(live::crowd());
+    }
+    report::print_table(&rows);
+}

@@ -1,0 +1,205 @@
+//! Questions to a journal that is not read whole: the state at a record, and who wrote a value.
+//!
+//! ```text
+//!  #0 ───── keyframe ───── keyframe ───── #N
+//!               └─ records ─▶ state at any record       one stretch is read
+//!  ◀── stretch ◀── stretch ◀── why                      from the end, until the record is found
+//! ```
+//!
+//! Deliberately absent: questions that look at every record; those read the journal whole (`History`).
+
+use device::Seq;
+use device::inspect::Path;
+use journal::codec::CodecError;
+use journal::form::Keyframe;
+use journal::record::{Genesis, Record};
+use journal::{Archive, OpenError, Recovered, Stored, StoredKeyframe};
+use thiserror::Error;
+
+use crate::fold::{Fold, FoldError};
+use crate::history::{History, HistoryError};
+use crate::watched::Written;
+
+/// What stands in a journal cannot be read.
+#[derive(Debug, Error)]
+pub enum UnreadableError {
+    /// The journal itself.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// What a record or keyframe says.
+    #[error("{seq}: {error}")]
+    Body {
+        /// The record; `#0` is the genesis.
+        seq: Seq,
+        /// Why.
+        error: CodecError,
+    },
+    /// The keyframe is of another journal or another place.
+    #[error("{seq}: its keyframe is of {found}, or of another VM")]
+    Keyframe {
+        /// The record behind which it stands.
+        seq: Seq,
+        /// What it says.
+        found: Seq,
+    },
+    /// The keyframe is not what the records before it make.
+    #[error("{seq}: its keyframe is not the state that the records before it make")]
+    Untrue {
+        /// The record behind which it stands.
+        seq: Seq,
+    },
+    /// The records do not fit each other.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// There is no such position, or nothing at the path.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// The record of a stored frame.
+///
+/// # Errors
+/// If it is of another form, or not what its frame says.
+pub fn record_of(stored: &Stored) -> Result<Record, UnreadableError> {
+    Record::from_stored(stored).map_err(|error| UnreadableError::Body { seq: stored.seq, error })
+}
+
+/// The state that a stored keyframe has.
+///
+/// # Errors
+/// If it cannot be read, or is not of the place at which it stands.
+pub fn fold_of(stored: &StoredKeyframe) -> Result<Fold, UnreadableError> {
+    let body = |error| UnreadableError::Body { seq: stored.seq, error };
+    let genesis = Genesis::from_stored(&stored.genesis).map_err(body)?;
+    let keyframe = Keyframe::from_stored(stored.version, &stored.body).map_err(body)?;
+    if keyframe.seq != stored.seq || keyframe.vm.config != genesis.config {
+        return Err(UnreadableError::Keyframe { seq: stored.seq, found: keyframe.seq });
+    }
+    Ok(Fold::from_keyframe(keyframe))
+}
+
+/// The state where the records of a journal begin.
+///
+/// # Errors
+/// If the genesis or the keyframe cannot be read.
+pub fn start_of(genesis: &Genesis, base: Option<&StoredKeyframe>) -> Result<Fold, UnreadableError> {
+    base.map_or_else(|| Ok(Fold::new(genesis)?), fold_of)
+}
+
+impl History {
+    /// A journal that was read back.
+    ///
+    /// # Errors
+    /// If something in it cannot be read.
+    pub fn of(recovered: &Recovered) -> Result<Self, UnreadableError> {
+        let genesis = Genesis::of(recovered).map_err(|error| UnreadableError::Body { seq: Seq(0), error })?;
+        let start = start_of(&genesis, recovered.base.as_ref())?;
+        let records = recovered.records.iter().map(record_of).collect::<Result<_, _>>()?;
+        Ok(Self::behind(genesis, start, records))
+    }
+}
+
+/// A journal of which only what is asked for is read.
+pub struct Archived {
+    archive: Archive,
+    genesis: Genesis,
+}
+
+impl Archived {
+    /// The journal in an archive.
+    ///
+    /// # Errors
+    /// If its genesis cannot be read.
+    pub fn new(archive: Archive) -> Result<Self, UnreadableError> {
+        let genesis = Genesis::from_stored(archive.genesis());
+        let genesis = genesis.map_err(|error| UnreadableError::Body { seq: Seq(0), error })?;
+        Ok(Self { archive, genesis })
+    }
+
+    /// The last record; `#0` where there is none.
+    pub fn last(&self) -> Seq {
+        self.archive.last()
+    }
+
+    /// The state after a record; after `#0`, the one before all.
+    ///
+    /// # Errors
+    /// If there is no such record, or what leads to it cannot be read.
+    pub fn at(&self, seq: Seq) -> Result<Fold, UnreadableError> {
+        Ok(self.stretch(seq, seq)?.at(seq)?)
+    }
+
+    /// That every keyframe is the state that the records before it make, and how many there are.
+    ///
+    /// # Errors
+    /// The first that is not, or what cannot be read.
+    pub fn check_keyframes(&self) -> Result<u64, UnreadableError> {
+        let mut fold = self.at(self.archive.before())?;
+        let keyframes = self.archive.keyframes()?;
+        for seq in keyframes.iter().copied().filter(|seq| *seq >= fold.last()).collect::<Vec<_>>() {
+            for stored in self.archive.records(Seq(fold.last().0 + 1), seq)? {
+                fold.apply(&record_of(&stored)?)?;
+            }
+            let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
+            if keyframe.as_ref() != Some(&fold) {
+                return Err(UnreadableError::Untrue { seq });
+            }
+        }
+        Ok(keyframes.len() as u64)
+    }
+
+    /// A record.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn record(&self, seq: Seq) -> Result<Record, UnreadableError> {
+        self.check_position(seq)?;
+        let record = self.archive.records(seq, seq)?.first().map(record_of).transpose()?;
+        Ok(record.ok_or(HistoryError::NoSuchRecord { asked: seq, last: self.last() })?)
+    }
+
+    /// The record up to `at` that last changed what stands at a path, which may be gone by then; and the stretch of records in
+    /// which it stands.
+    ///
+    /// # Errors
+    /// If nothing ever stood there, or a record cannot be read.
+    pub fn why(&self, path: &Path, at: Seq) -> Result<(Written, History), UnreadableError> {
+        let (mut end, mut nothing) = (at, None);
+        loop {
+            let mut stretch = self.stretch(Seq(end.0.saturating_sub(1)), end)?;
+            let start = stretch.start().last();
+            match stretch.why(path, end) {
+                Ok(written) if written.by > start || start == self.archive.before() => return Ok((written, stretch)),
+                Ok(_) => {}
+                Err(HistoryError::Path { error, .. }) => {
+                    let error = nothing.get_or_insert(HistoryError::Path { at, error });
+                    if start == self.archive.before() {
+                        return Err(error.clone().into());
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+            end = start;
+        }
+    }
+
+    /// The records from the last keyframe that is not behind `from`, up to `to`.
+    fn stretch(&self, from: Seq, to: Seq) -> Result<History, UnreadableError> {
+        self.check_position(from)?;
+        self.check_position(to)?;
+        let keyframe = self.archive.keyframe(from)?;
+        let start = start_of(&self.genesis, keyframe.as_ref())?;
+        let records = self.archive.records(Seq(start.last().0 + 1), to)?;
+        let records = records.iter().map(record_of).collect::<Result<_, _>>()?;
+        Ok(History::behind(self.genesis.clone(), start, records))
+    }
+
+    fn check_position(&self, seq: Seq) -> Result<(), HistoryError> {
+        let (first, last) = (self.archive.before(), self.last());
+        match seq {
+            seq if seq > last => Err(HistoryError::NoSuchRecord { asked: seq, last }),
+            seq if seq < first => Err(HistoryError::Removed { asked: seq, first }),
+            _ => Ok(()),
+        }
+    }
+}
