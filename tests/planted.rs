@@ -91,3 +91,30 @@ fn a_panic_ends_a_fork_and_is_cut_down() {
     let test = std::fs::read_to_string(format!("{fork}.shrink-panics.rs")).expect("a test");
     assert!(test.contains("bugs::never_panics(CASE);"), "{test}");
 }
+
+/// The simulator finds it without a program: the lowest seed, its journal, the few inputs, and the line that runs it again.
+#[test]
+fn the_simulator_finds_it_and_says_how_to_run_it_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let kept = dir.path().join("kept").to_str().expect("a path").to_owned();
+    let sim = |arguments: &[&str]| {
+        let output = program::verb(&[&["sim", "--seeds", "30", "--steps", "400"], arguments].concat());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (out, err) = sim(&["--keep", &kept]);
+    assert!(out.contains(" inputs show it, found in "), "{out}");
+    let lines: Vec<_> = err.trim_end().lines().collect();
+    let again = lines.last().expect("a line").strip_prefix("replay with: dcd ").expect("the line that runs it again");
+    let until = first_record(&err);
+    assert!(err.contains(&format!("its journal: dcd replay {kept} --until {until}")), "{err}");
+    let once = program::verb(&again.split(' ').collect::<Vec<_>>());
+    let once = String::from_utf8_lossy(&once.stderr).into_owned();
+    assert_eq!(once.lines().next(), lines.first().copied(), "the same seed fails alike");
+
+    let (out, err) = sim(&["--json"]);
+    let told: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((told["failure"]["replay"].as_str(), err.as_str()), (Some(format!("dcd {again}").as_str()), ""));
+    assert!(told["failure"]["shrunk"]["inputs"].as_u64().is_some_and(|inputs| inputs <= 6), "{told}");
+}

@@ -142,8 +142,8 @@ impl Store for MemoryStore {
             return Err(StoreError::Injected { nth: image.syncs, call: "sync" });
         }
         if durability == Durability::Disk {
-            image.durable = image.live.clone();
-            image.unsynced.clear();
+            let image = &mut *image;
+            image.unsynced.drain(..).for_each(|(key, value)| put(&mut image.durable, key, value));
         }
         Ok(())
     }
