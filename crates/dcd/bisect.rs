@@ -20,7 +20,7 @@ use crate::question::Asked;
                         Example: dcd bisect --path backends.tm0.holder.state=attached\n\n\
                         The value 'absent' is nothing at the path. The exit code is 0 only if there is such a record.")]
 pub(crate) struct Bisect {
-    /// The journal's directory; default: that of the latest bare `dcd run`.
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
     journal: Option<PathBuf>,
     #[command(flatten)]
     question: Question,

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use wire::{Dpa, Hpa, Tag};
 
 use crate::accel::{AccelArgument, OtherGuest};
-use crate::journal_verb::open;
+use crate::reading::Reading;
 use crate::vm_parts::VmParts;
 use crate::{BUILD, place, print_line, size, table};
 
@@ -64,7 +64,7 @@ impl Demo {
     }
 
     fn show_journal(&self, dir: &std::path::Path) -> anyhow::Result<()> {
-        let opened = open(dir)?;
+        let opened = Reading::open(Some(dir))?.decode()?;
         let rows = table::rows(&opened.records);
         if self.json {
             rows.iter().try_for_each(|row| print_line(&json!({"journal": row}).to_string()))?;
@@ -73,7 +73,7 @@ impl Demo {
             print_line(&table::table(&rows))?;
         }
         let total = opened.records.len();
-        let replay = replay::replay(&opened.genesis, &opened.records, &mut |_| ())?;
+        let replay = replay::replay(opened.start, &opened.records, &mut |_| ())?;
         if let Some(finding) = replay.finding() {
             return Err(finding).context("the journal does not replay");
         }

@@ -15,7 +15,7 @@ use crate::question::{Asked, json_of_changes, lines_of_changes, seq};
 #[command(after_help = "Example: dcd diff good bad --path backends\n\n\
                         The exit code is 0 only if nothing differs. Times are not compared.")]
 pub(crate) struct Diff {
-    /// One journal's directory.
+    /// One journal, a directory or a file.
     first: PathBuf,
     /// The other's.
     second: PathBuf,

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use device::Seq;
 use device::inspect::{self, Path};
 use replay::HistoryError;
 use serde_json::json;
 
-use crate::print_text;
-use crate::question::{Asked, json_of_all, lines_of, seq};
+use crate::question::{json_of_all, lines_of, replay_line, seq};
+use crate::reading::archived;
+use crate::{place, print_text};
 
 /// Print what stands at a path of the state, at the end of a journal or after any of its records.
 #[derive(Debug, clap::Args)]
@@ -19,8 +21,8 @@ pub(crate) struct Inspect {
     /// Where to look; default: the whole state.
     #[arg(default_value = "")]
     path: Path,
-    /// The journal's directory; default: that of the latest bare `dcd run`.
-    #[arg(long, value_name = "DIR")]
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
+    #[arg(long, value_name = "JOURNAL")]
     journal: Option<PathBuf>,
     /// The record after which to look; default: the last one.
     #[arg(long, value_name = "#N", value_parser = seq)]
@@ -33,11 +35,15 @@ pub(crate) struct Inspect {
 impl Inspect {
     /// Prints it.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let mut asked = Asked::open(self.journal.as_deref())?;
-        let at = self.at.unwrap_or(asked.history.last());
-        let fold = asked.history.at(at)?;
-        let values = inspect::values(fold.vm(), &self.path)
-            .map_err(|error| asked.no_answer(HistoryError::Path { at, error }, at))?;
+        let place = self.journal.clone().map_or_else(place::journal, Ok)?;
+        // Of a long journal the keyframe before the record and what is behind it.
+        let (archived, _tail) = archived(&place)?;
+        let at = self.at.unwrap_or(archived.last());
+        let fold = archived.at(at)?;
+        let values = inspect::values(fold.vm(), &self.path).map_err(|error| {
+            let error = HistoryError::Path { at, error };
+            anyhow!("{error}\n{}", replay_line(&place, at))
+        })?;
         if self.json {
             return print_text(&format!("{}\n", json!({"at": at.0, "state": json_of_all(&values)})));
         }

@@ -1,15 +1,20 @@
-//! `dcd journal`: looks into a journal.
+//! `dcd journal`: looks into a journal, moves it, and takes out what is left of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Subcommand;
-use journal::Recovered;
 use journal::record::{Genesis, Record};
+use replay::Fold;
 
+use crate::journal_compact::Compact;
+use crate::journal_file::{Export, Import, Pack};
+use crate::journal_salvage::Salvage;
+use crate::journal_stats::Stats;
+use crate::journal_verify::Verify;
+use crate::reading::Reading;
 use crate::{print_line, table};
 
-/// Look into a journal.
+/// Look into a journal, move it, or take out what is left of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Journal {
     #[command(subcommand)]
@@ -18,22 +23,36 @@ pub(crate) struct Journal {
 
 #[derive(Debug, Subcommand)]
 enum JournalVerb {
-    /// List the records of a journal that no process holds.
+    /// List the records of a journal.
     #[command(after_help = "Example: dcd journal show ~/.local/state/dcd/journal")]
     Show {
-        /// The journal's directory.
-        dir: PathBuf,
+        /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
+        journal: Option<PathBuf>,
         /// Print one JSON object a record, with everything that is in it.
         #[arg(long)]
         json: bool,
     },
+    Verify(Verify),
+    Stats(Stats),
+    Export(Export),
+    Import(Import),
+    Pack(Pack),
+    Compact(Compact),
+    Salvage(Salvage),
 }
 
 impl Journal {
     /// Does it.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         match &self.verb {
-            JournalVerb::Show { dir, json } => show(dir, *json),
+            JournalVerb::Show { journal, json } => show(&Reading::open(journal.as_deref())?, *json),
+            JournalVerb::Verify(verify) => verify.run(),
+            JournalVerb::Stats(stats) => stats.run(),
+            JournalVerb::Export(export) => export.run(),
+            JournalVerb::Import(import) => import.run(),
+            JournalVerb::Pack(pack) => pack.run(),
+            JournalVerb::Compact(compact) => compact.run(),
+            JournalVerb::Salvage(salvage) => salvage.run(),
         }
     }
 }
@@ -42,23 +61,14 @@ impl Journal {
 pub(crate) struct Opened {
     /// What the VM was started as.
     pub(crate) genesis: Genesis,
+    /// The state that its records follow.
+    pub(crate) start: Fold,
     /// Its records.
     pub(crate) records: Vec<Record>,
 }
 
-/// Reads a journal that no process holds.
-pub(crate) fn open(dir: &Path) -> anyhow::Result<Opened> {
-    decode(&journal::read(dir)?).with_context(|| format!("the journal in {}", dir.display()))
-}
-
-fn decode(recovered: &Recovered) -> anyhow::Result<Opened> {
-    let genesis = Genesis::of(recovered).context("genesis")?;
-    let record = |stored: &journal::Stored| Record::from_stored(stored).with_context(|| stored.seq.to_string());
-    Ok(Opened { genesis, records: recovered.records.iter().map(record).collect::<Result<_, _>>()? })
-}
-
-fn show(dir: &Path, json: bool) -> anyhow::Result<()> {
-    let Opened { genesis, records } = open(dir)?;
+fn show(reading: &Reading, json: bool) -> anyhow::Result<()> {
+    let Opened { genesis, records, .. } = reading.decode()?;
     if !json {
         return print_line(&table::table(&table::rows(&records)));
     }

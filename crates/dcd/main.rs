@@ -13,20 +13,28 @@ mod demo;
 mod diff;
 mod fork;
 mod inspect;
+mod journal_compact;
+mod journal_file;
+mod journal_salvage;
+mod journal_stats;
 mod journal_verb;
+mod journal_verify;
 mod laws;
 mod list;
 mod options;
+mod owner;
 mod place;
 mod progress;
 mod qmp_doc;
 mod qtest;
 mod question;
+mod reading;
 mod release;
 mod replay_verb;
 mod run;
 mod schema_verb;
 mod shrink;
+mod sim;
 mod size;
 mod status;
 mod table;
@@ -65,6 +73,7 @@ enum Verb {
     Bisect(bisect::Bisect),
     Whatif(whatif::Whatif),
     Shrink(shrink::Shrink),
+    Sim(sim::Sim),
     Laws(laws::Laws),
     QmpDoc(qmp_doc::QmpDoc),
     Schema(schema_verb::Schema),
@@ -74,12 +83,15 @@ enum Verb {
 const BUILD: &str = concat!("dcd ", env!("CARGO_PKG_VERSION"));
 
 fn main() -> ExitCode {
+    let verb = Cli::parse().verb;
+    // A simulated crash leaves torn groups by the thousand, which is what it is for.
+    let level = if matches!(verb, Verb::Sim(_)) { "error" } else { "warn" };
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DCD_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DCD_LOG").unwrap_or_else(|_| level.into()))
         .with_writer(std::io::stderr)
         .without_time()
         .init();
-    let done = match Cli::parse().verb {
+    let done = match verb {
         Verb::Demo(demo) => demo.run(),
         Verb::Run(run) => run.run(),
         Verb::Add(add) => add.run(),
@@ -95,6 +107,7 @@ fn main() -> ExitCode {
         Verb::Bisect(bisect) => bisect.run(),
         Verb::Whatif(whatif) => whatif.run(),
         Verb::Shrink(shrink) => shrink.run(),
+        Verb::Sim(sim) => sim.run(),
         Verb::Laws(laws) => laws.run(),
         Verb::QmpDoc(doc) => doc.run(),
         Verb::Schema(schema) => schema.run(),

@@ -8,28 +8,28 @@ use journal::record::Record;
 use replay::{DeviceNames, History, Row};
 use serde_json::{Map, Value as Json, json};
 
-use crate::journal_verb::{Opened, open};
-use crate::place;
+use crate::journal_verb::Opened;
+use crate::reading::Reading;
 
 /// The journal that is asked.
 pub(crate) struct Asked {
-    /// Where it is.
+    /// Where it is: a directory or a file.
     pub(crate) dir: PathBuf,
     /// What is in it.
     pub(crate) history: History,
 }
 
 impl Asked {
-    /// Reads a journal that no process holds; where none is named, that of the latest bare `dcd run`.
+    /// Reads a journal; where none is named, that of the latest bare `dcd run`.
     pub(crate) fn open(dir: Option<&Path>) -> anyhow::Result<Self> {
-        let dir = dir.map_or_else(place::journal, |dir| Ok(dir.to_owned()))?;
-        let Opened { genesis, records } = open(&dir)?;
-        Ok(Self { history: History::new(genesis, records)?, dir })
+        let reading = Reading::open(dir)?;
+        let Opened { genesis, start, records } = reading.decode()?;
+        Ok(Self { history: History::behind(genesis, start, records), dir: reading.place })
     }
 
-    /// The line that shows a position again. Without `#`, which begins a comment in a shell.
+    /// The line that shows a position again.
     pub(crate) fn replay_line(&self, seq: Seq) -> String {
-        format!("replay with: dcd replay {} --until {}", self.dir.display(), seq.0)
+        replay_line(&self.dir, seq)
     }
 
     /// A question that found no answer: why, and as the last line how to look at the place.
@@ -39,7 +39,7 @@ impl Asked {
 
     /// A record in columns.
     pub(crate) fn row(&self, record: &Record) -> Row {
-        let mut names = DeviceNames::default();
+        let mut names = DeviceNames::of(self.history.start().vm());
         let before = self.history.records().iter().take_while(|other| other.stamp.seq < record.stamp.seq);
         before.for_each(|other| names.follow(other));
         Row::of(&names, record)
@@ -52,6 +52,11 @@ impl Asked {
         let outcome = if outcome.is_empty() { "done".to_owned() } else { outcome };
         format!("{record} at {time_ms} ms, {from} to {device}: {input}\n  {outcome}")
     }
+}
+
+/// The line that shows a position of a journal again. Without `#`, which begins a comment in a shell.
+pub(crate) fn replay_line(journal: &Path, seq: Seq) -> String {
+    format!("replay with: dcd replay {} --until {}", journal.display(), seq.0)
 }
 
 /// A record, `#312` or `312`.

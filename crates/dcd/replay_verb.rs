@@ -23,8 +23,8 @@ use crate::{print_line, print_text, size};
                         every decision is what this build decides. The state never depends on what it would decide."
 )]
 pub(crate) struct Replay {
-    /// The journal's directory; default: that of the latest bare `dcd run`.
-    dir: Option<PathBuf>,
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
+    journal: Option<PathBuf>,
     /// Stop after a record (312), at a time of the VM clock (1.5s, 250ms) or where a law is broken first (law:NAME).
     #[arg(long, value_name = "#N|TIME|law:NAME")]
     until: Option<Position>,
@@ -42,15 +42,16 @@ pub(crate) struct Replay {
 impl Replay {
     /// Replays.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let asked = Asked::open(self.dir.as_deref())?;
+        let asked = Asked::open(self.journal.as_deref())?;
         let until = match self.until {
             Some(position) => position.of(&asked.history)?,
             None => asked.history.last(),
         };
         let mut progress = Progress::new("replay");
-        let records = &asked.history.records()[..until.0 as usize];
-        let replayed =
-            replay::replay(asked.history.genesis(), records, &mut |done| progress.show(done, records.len() as u64))?;
+        let records = asked.history.records_up_to(until)?;
+        let replayed = replay::replay(asked.history.start().clone(), records, &mut |done| {
+            progress.show(done, records.len() as u64)
+        })?;
         drop(progress);
         let at = replayed.fold.last();
         let path = self.state.clone().unwrap_or_default();

@@ -20,6 +20,7 @@ use wire::Tag;
 use crate::accel::{AccelArgument, OtherGuest};
 use crate::config_file::ConfigFile;
 use crate::options::DeviceOption;
+use crate::owner::Note;
 use crate::qtest::Qtest;
 use crate::vm_parts::VmParts;
 use crate::{BUILD, options, place, print_line, size};
@@ -206,6 +207,10 @@ impl Run {
         let server = Server::start(listens, Arc::clone(&service), events).await?;
         let mut addresses: Vec<_> = server.addresses().iter().map(|address| format!("qmp: {address}")).collect();
         addresses.extend(qtest.as_ref().map(|qtest| format!("qtest: {}", qtest.address)));
+        let _note = match &journal {
+            JournalPlace::Directory(dir) => Some(Note::new(dir, server.addresses())?),
+            JournalPlace::None => None,
+        };
         let _socket_file = qtest.map(|qtest| qtest.serve(&vm)).transpose()?;
         announce(&vm, &started, &journal, &accel.line, &addresses)?;
         let ended = wait_for_end(&vm, &service, &mut signals).await;

@@ -18,7 +18,7 @@ use crate::{fork, print_line, print_text, table};
                         This build decides every candidate. Beside the journal DIR the test DIR.rs is written, ready for \
                         journal/corpus/bugs/.")]
 pub(crate) struct Shrink {
-    /// The journal's directory; default: that of the latest bare `dcd run`.
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
     journal: Option<PathBuf>,
     #[command(flatten)]
     question: QuestionOptions,
@@ -63,7 +63,22 @@ impl Shrink {
     /// Shrinks.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let asked = Asked::open(self.journal.as_deref())?;
-        let question = self.question.question()?;
+        CutDown::of(asked, self.question.question()?, self.into.as_deref())?.print(self.json)
+    }
+}
+
+/// What is left of a journal, and where it is written.
+pub(crate) struct CutDown {
+    asked: Asked,
+    question: Question,
+    shrunk: Shrunk,
+    into: PathBuf,
+    test: PathBuf,
+}
+
+impl CutDown {
+    /// Shrinks a journal, and writes what is left as a journal and as a test.
+    pub(crate) fn of(asked: Asked, question: Question, into: Option<&Path>) -> anyhow::Result<Self> {
         // What panics is asked to, hundreds of times.
         let hook = std::panic::take_hook();
         std::panic::set_hook(Box::new(|_| ()));
@@ -75,7 +90,7 @@ impl Shrink {
         let shrunk = shrunk.map_err(|error| asked.no_answer(error, asked.history.last()))?;
 
         let change = format!("shrink {}", shown(&question));
-        let into = fork::place(self.into.as_deref(), &asked.dir, &change);
+        let into = fork::place(into, &asked.dir, &change);
         let (journal, shared) = (asked.dir.display().to_string(), device::Seq(0));
         let parent = Some(Parent { journal, shared, change });
         let genesis = Genesis { parent, ..asked.history.genesis().clone() };
@@ -83,28 +98,26 @@ impl Shrink {
         let test = into.with_file_name(format!("{}.rs", into.file_name().unwrap_or_default().to_string_lossy()));
         std::fs::write(&test, test_text(&asked, &question, &genesis, &shrunk)?)
             .with_context(|| format!("the test {}", test.display()))?;
-        self.print(&asked, &question, &shrunk, &into, &test)
+        Ok(Self { asked, question, shrunk, into, test })
     }
 
-    fn print(
-        &self,
-        asked: &Asked,
-        question: &Question,
-        shrunk: &Shrunk,
-        into: &Path,
-        test: &Path,
-    ) -> anyhow::Result<()> {
-        let Shrunk { records, from, runs, detail, .. } = shrunk;
-        if self.json {
-            let from_records: Vec<_> = shrunk.steps.iter().map(|step| step.record.0).collect();
-            return print_line(
-                &json!({
-                    "question": question.to_string(), "inputs": records.len(), "from": from, "runs": runs, "records": from_records,
-                    "detail": detail, "journal": into, "test": test,
-                })
-                .to_string(),
-            );
+    /// For programs.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let Self { question, shrunk: Shrunk { steps, records, from, runs, detail, .. }, into, test, .. } = self;
+        let from_records: Vec<_> = steps.iter().map(|step| step.record.0).collect();
+        json!({
+            "question": question.to_string(), "inputs": records.len(), "from": from, "runs": runs, "records": from_records,
+            "detail": detail, "journal": into, "test": test,
+        })
+    }
+
+    /// Prints it.
+    pub(crate) fn print(&self, as_json: bool) -> anyhow::Result<()> {
+        if as_json {
+            return print_line(&self.json().to_string());
         }
+        let Self { asked, question, shrunk, into, test } = self;
+        let Shrunk { records, from, runs, detail, .. } = shrunk;
         print_line(&format!("{question}: {} of {from} inputs show it, found in {runs} runs", records.len()))?;
         print_text(&format!("{}\n", table::table(&table::rows(records))))?;
         print_line(detail)?;

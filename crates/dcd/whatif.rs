@@ -20,7 +20,7 @@ use crate::{fork, print_line, print_text, table};
                         The JSON is merged into the record's input as `dcd journal show --json` prints it. Later inputs \
                         reach the device as they were recorded: a guest that would have done something else is not there.")]
 pub(crate) struct Whatif {
-    /// The journal's directory; default: that of the latest bare `dcd run`.
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
     journal: Option<PathBuf>,
     #[command(flatten)]
     edits: Edits,

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use device::Seq;
 use device::inspect::Path;
 use serde_json::json;
 
-use crate::print_text;
-use crate::question::{Asked, json_of_changes, lines_of_changes, seq};
+use crate::question::{Asked, json_of_changes, lines_of_changes, replay_line, seq};
+use crate::reading::archived;
+use crate::{place, print_text};
 
 /// Name the record that last changed what stands at a path: its input, who asked, and what it replaced.
 #[derive(Debug, clap::Args)]
@@ -15,8 +17,8 @@ use crate::question::{Asked, json_of_changes, lines_of_changes, seq};
 pub(crate) struct Why {
     /// Where to look.
     path: Path,
-    /// The journal's directory; default: that of the latest bare `dcd run`.
-    #[arg(long, value_name = "DIR")]
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
+    #[arg(long, value_name = "JOURNAL")]
     journal: Option<PathBuf>,
     /// Up to this record; default: the last one.
     #[arg(long, value_name = "#N", value_parser = seq)]
@@ -29,11 +31,16 @@ pub(crate) struct Why {
 impl Why {
     /// Finds it.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let mut asked = Asked::open(self.journal.as_deref())?;
-        let at = self.at.unwrap_or(asked.history.last());
-        let written = asked.history.why(&self.path, at);
-        let written = written.map_err(|error| asked.no_answer(error, at.min(asked.history.last())))?;
-        let record = if written.by == Seq(0) { None } else { Some(asked.history.record(written.by)?) };
+        let place = self.journal.clone().map_or_else(place::journal, Ok)?;
+        // Of a long journal as little as is needed, from its end on.
+        let (archived, _tail) = archived(&place)?;
+        let at = self.at.unwrap_or(archived.last());
+        let why = archived.why(&self.path, at);
+        let (written, history) =
+            why.map_err(|error| anyhow!("{error}\n{}", replay_line(&place, at.min(archived.last()))))?;
+        let asked = Asked { dir: place, history };
+        let is_recorded = written.by > asked.history.start().last();
+        let record = if is_recorded { Some(asked.history.record(written.by)?) } else { None };
         if self.json {
             let row = record.map(|record| asked.row(record));
             let changes = json_of_changes(&written.changes);
@@ -41,7 +48,10 @@ impl Why {
         }
         let told = match record {
             Some(record) => asked.told(record),
-            None => "so from the start: no record wrote it".to_owned(),
+            None if written.by == Seq(0) => "so from the start: no record wrote it".to_owned(),
+            None => {
+                format!("so after {}, which is the first state that is there: what came before was removed", written.by)
+            }
         };
         print_text(&format!("{told}\n{}", lines_of_changes(&written.changes)))
     }

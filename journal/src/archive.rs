@@ -17,8 +17,8 @@ use device::Seq;
 use crate::{
     directory::Directory,
     keyframe::StoredKeyframe,
-    opening::Opening,
-    portable::Index,
+    opening::newest_records,
+    portable::{Index, check_file},
     recover::{Damage, DamageCause, OpenError, Stored},
 };
 
@@ -64,10 +64,10 @@ impl Archive {
     /// # Errors
     /// If there is none, another has it open, or what no file has is damaged.
     pub fn of_directory(dir: &Path) -> Result<Archive, OpenError> {
-        let opening = Opening::of(dir)?;
-        let (before_rest, genesis) = (opening.recovered().before(), opening.genesis().clone());
-        let files = files_up_to(dir, before_rest)?;
-        let rest = opening.into_records();
+        let (genesis, before, mut rest) = newest_records(dir)?;
+        let files = files_up_to(dir, Seq(u64::MAX))?;
+        let before_rest = files.last().map_or(before, |file| file.last);
+        rest.retain(|stored| stored.seq > before_rest);
         Ok(Archive { genesis, files, rest, before_rest })
     }
 
@@ -92,6 +92,7 @@ impl Archive {
         if !path.exists() {
             return Err(OpenError::Missing { place: path.display().to_string() });
         }
+        check_file(path)?;
         let damaged = |cause| {
             let damage = Damage { intact: None, cause };
             OpenError::Damaged { place: path.display().to_string(), damage }
@@ -107,6 +108,11 @@ impl Archive {
             index: index.into(),
         };
         Ok(Archive { genesis, files: vec![file], rest: Vec::new(), before_rest: last })
+    }
+
+    /// The last record that is in no tail, of an open directory.
+    pub(crate) fn before_tail(&self) -> Seq {
+        self.files.last().map_or(Seq(0), |tail| Seq(tail.first.0.saturating_sub(1)))
     }
 
     /// What the journal was created with.
@@ -135,6 +141,18 @@ impl Archive {
             }
         }
         Ok(None)
+    }
+
+    /// The records on which the keyframes stand, ascending; where one file ends and the next begins there are two.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn keyframes(&self) -> Result<Vec<Seq>, OpenError> {
+        let mut keyframes = Vec::new();
+        for file in &self.files {
+            keyframes.extend(file.index()?.keyframes().filter(|seq| *seq <= file.last));
+        }
+        Ok(keyframes)
     }
 
     /// The records from `first` to `last`, of those that are there.

@@ -133,6 +133,14 @@ impl Directory {
     }
 }
 
+/// The files of sealed records in a journal's directory, in the order of their records.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn sealed_files(dir: &Path) -> Result<Vec<SealedFile>, StoreError> {
+    Directory::new(dir).sealed_files()
+}
+
 /// The names in a directory; none where there is no directory.
 fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
     let entries = match fs::read_dir(dir) {

@@ -19,10 +19,9 @@ use device::Seq;
 use crate::{
     directory::{Directory, Generation},
     frame::{self, Chain},
-    keeper::Desk,
     keyframe::StoredKeyframe,
     portable::{About, Index, Level, Segments, make_file},
-    recover::Stored,
+    recover::{OpenError, Stored},
     sled_store::SledStore,
     store::{Store, StoreError},
 };
@@ -94,17 +93,20 @@ pub enum TailError {
     Store(#[from] StoreError),
 }
 
+/// Told how many bytes of frames are gone from the journal's beginning.
+pub(crate) type OnForgotten = Box<dyn Fn(u64) + Send>;
+
 /// A generation that is ready to be written to.
 pub(crate) type Next = (Box<dyn Store>, Generation);
 
 /// The thread's own state.
 pub(crate) struct FollowerThread {
     directory: Directory,
-    desk: Arc<Desk>,
     sealing: Sealing,
     genesis: Stored,
     next: mpsc::SyncSender<Next>,
     newest: Generation,
+    on_forgotten: OnForgotten,
     chunk: Chunk,
     /// Why nothing is sealed any more.
     stopped: Option<String>,
@@ -160,18 +162,19 @@ impl Row {
 }
 
 impl FollowerThread {
-    /// Follows until nobody sends any more.
-    pub(crate) fn run(
+    /// Stands where the journal was opened.
+    pub(crate) fn begin(
         directory: Directory,
-        desk: Arc<Desk>,
         sealing: Sealing,
         beginning: Beginning,
-        (messages, next): (mpsc::Receiver<Message>, mpsc::SyncSender<Next>),
-    ) {
+        next: mpsc::SyncSender<Next>,
+        on_forgotten: OnForgotten,
+    ) -> Self {
         let Beginning { genesis, base, sealed, chain, newest } = beginning;
         let last = base.as_ref().map_or(Seq(0), |base| base.seq);
         let chunk = Chunk { last, chain, ..Chunk::default() };
-        let mut thread = FollowerThread { directory, desk, sealing, genesis, next, newest, chunk, stopped: None };
+        let mut thread =
+            FollowerThread { directory, sealing, genesis, next, newest, on_forgotten, chunk, stopped: None };
         for record in &sealed {
             thread.follow(record);
             thread.chunk.last = record.seq;
@@ -180,7 +183,27 @@ impl FollowerThread {
         if thread.chunk.last > Seq(0) {
             thread.make_keyframe();
         }
-        messages.into_iter().for_each(|message| thread.take(message));
+        thread
+    }
+
+    /// Follows until nobody sends any more.
+    pub(crate) fn run(mut self, messages: &mpsc::Receiver<Message>) {
+        messages.iter().for_each(|message| self.take(message));
+    }
+
+    /// Seals the generation that is written to as well, behind which there is an empty one then.
+    pub(crate) fn seal_all(
+        mut self,
+        backlog: Vec<Message>,
+        current: Box<dyn Store>,
+        generation: Generation,
+    ) -> Result<(), OpenError> {
+        backlog.into_iter().for_each(|message| self.take(message));
+        drop(SledStore::create_next(&self.directory, Generation(self.newest.0 + 1))?);
+        match self.stopped {
+            Some(reason) => Err(OpenError::Unsealable { dir: self.directory.path().to_owned(), reason }),
+            None => Ok(self.try_seal(current, generation)?),
+        }
     }
 
     fn take(&mut self, message: Message) {
@@ -290,7 +313,7 @@ impl FollowerThread {
         self.directory.remove_generation(generation)?;
         if let Some(keep_bytes) = self.sealing.keep_bytes {
             let removed_bytes = remove_oldest(&self.directory, keep_bytes)?;
-            self.desk.forget(removed_bytes);
+            (self.on_forgotten)(removed_bytes);
         }
         Ok(())
     }

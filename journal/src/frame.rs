@@ -9,8 +9,8 @@
 //! ```
 //!
 //! All numbers are little-endian. Sequence 0 is the genesis; records count from 1 without a gap. Absent on purpose: a
-//! secret in the chain (it shows removed, reordered and swapped records, not a forger), and any search for the next
-//! magic after damage: what lies behind a broken link cannot be trusted to be what came next.
+//! secret in the chain (it shows removed, reordered and swapped records, not a forger), and any use of what stands behind
+//! damage when a journal is read: behind a broken link nothing says that it came next. Salvage looks there, and says so.
 
 use device::Seq;
 
@@ -21,7 +21,7 @@ pub const HEADER_LEN_BYTES: usize = 40;
 /// which is named in the prepared answers and in the facts of two actors.
 pub const BODY_LIMIT_BYTES: usize = 64 << 20;
 
-const MAGIC: u32 = u32::from_le_bytes(*b"DCDR");
+pub(crate) const MAGIC: u32 = u32::from_le_bytes(*b"DCDR");
 const CRC_COVERS_FROM: usize = 12;
 
 /// One link of the chain: what a frame says about everything before it.
@@ -36,6 +36,13 @@ impl Chain {
         let mut link = [0; 16];
         hash.finalize_xof().fill(&mut link);
         Chain(link)
+    }
+}
+
+/// 32 hexadecimal digits.
+impl core::fmt::Display for Chain {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -147,7 +154,9 @@ pub enum FrameError {
         expected: Seq,
     },
     /// A whole frame of this place, but not written behind the record that stands before it.
-    #[error("the frame of {seq} at byte {offset} does not continue the record before it: its chain is stored as {} and computes to {}", Hex(.stored), Hex(.computed))]
+    #[error(
+        "the frame of {seq} at byte {offset} does not continue the record before it: its chain is stored as {stored} and computes to {computed}"
+    )]
     Link {
         /// The record.
         seq: Seq,
@@ -158,14 +167,6 @@ pub enum FrameError {
         /// The link that the record before it leads to.
         computed: Chain,
     },
-}
-
-struct Hex<'a>(&'a Chain);
-
-impl core::fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
 }
 
 /// Appends the frame of one record to `out` and returns its link, which goes into the next frame. `out` is unchanged
@@ -236,11 +237,21 @@ pub(crate) fn decode_alone(bytes: &[u8], offset: usize, expected: Seq) -> Result
         return Err(FrameError::Reserved { seq, offset, stored: reserved });
     }
     Ok(Frame {
-        seq: Seq(u64::from(u32_at(header, 16)) | u64::from(u32_at(header, 20)) << 32),
+        seq: seq_of(header),
         version: u16_at(header, 12),
         chain: Chain(core::array::from_fn(|i| header[24 + i])),
         body: &whole[HEADER_LEN_BYTES..],
     })
+}
+
+/// The sequence in a frame's header, if one begins these bytes; nothing of it has been checked.
+pub(crate) fn announced_seq(bytes: &[u8]) -> Option<Seq> {
+    let header: &[u8; HEADER_LEN_BYTES] = bytes.first_chunk()?;
+    (u32_at(header, 0) == MAGIC).then(|| seq_of(header))
+}
+
+fn seq_of(header: &[u8; HEADER_LEN_BYTES]) -> Seq {
+    Seq(u64::from(u32_at(header, 16)) | u64::from(u32_at(header, 20)) << 32)
 }
 
 fn u16_at(header: &[u8; HEADER_LEN_BYTES], at: usize) -> u16 {

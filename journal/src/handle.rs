@@ -25,6 +25,7 @@ use crate::{
     keeper::{Desk, DeskOptions, Generations, Keeper, Pending, check_body},
     opening::Opening,
     part,
+    record::RECORD_VERSION,
     recover::{OpenError, Reading, Recovered, Stored},
     sled_store::SledStore,
     store::{Durability, Store, StoreError},
@@ -59,7 +60,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             durability: Durability::Disk,
-            record_version: 0,
+            record_version: RECORD_VERSION,
             limit_bytes: None,
             clock: VmTime(0),
             on_durable: Box::new(|_| ()),
@@ -358,7 +359,8 @@ fn follow(desk: &Arc<Desk>, row: Row, sealing: Sealing) -> Result<(FollowerHandl
     let (current, seal_bytes, follower) = (beginning.newest, sealing.seal_bytes, messages.clone());
     let generations = Generations { current, follower, nexts, bytes, seal_bytes, is_next_asked: false };
     let desk = Arc::clone(desk);
-    let run = move || FollowerThread::run(directory, desk, sealing, beginning, (receiver, next));
+    let on_forgotten = Box::new(move |bytes| desk.forget(bytes));
+    let run = move || FollowerThread::begin(directory, sealing, beginning, next, on_forgotten).run(&receiver);
     let thread = spawn("journal-follower", run)?;
     Ok((FollowerHandle { messages, thread }, generations))
 }

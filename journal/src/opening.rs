@@ -2,32 +2,45 @@
 //!
 //! ```text
 //! sealed files: newest keyframe ─▶ frames behind it ─┐
-//! generations, oldest to newest ─────────────────────┴─▶ Recovered ─▶ (does it fit?) ─▶ start ─▶ Journal
+//! copies of generations, oldest to newest ───────────┴─▶ Recovered ─▶ (does it fit?) ─▶ start: the same, in place ─▶ Journal
 //!      older ones: not sealed before the end, the follower does it now
 //! ```
 //!
 //! Between reading and starting nothing has changed on the disk, so that whoever finds that the journal is not the one he
 //! meant has done it no harm. Deliberately absent: checking what stands before the keyframe; `read` does that.
 
-use std::{fs, iter::from_fn, path::Path};
+use std::{
+    iter::from_fn,
+    path::{Path, PathBuf},
+    sync::mpsc,
+};
 
 use device::Seq;
 
 use crate::{
-    directory::{Directory, Generation, SealedFile, failed},
-    follower::{Beginning, Message, Row, frame_bytes},
+    directory::{Directory, Generation, SealedFile},
+    follower::{Beginning, FollowerThread, Message, Row, Sealing, frame_bytes},
     frame::Chain,
     handle::{Journal, Options, Start},
+    held::{Held, Live, Purpose, read_files},
     keyframe::StoredKeyframe,
     part::Group,
-    portable::{About, Index, read_segments},
+    portable::Index,
     recover::{Damage, DamageCause, OpenError, Reading, Recovered, Stored},
     sled_store::SledStore,
     store::{Durability, Key, Store},
+    whole::check_end,
 };
 
-/// A journal that was read and is held.
+/// A journal that was read, to be gone on with.
 pub struct Opening {
+    dir: PathBuf,
+    chain: Chain,
+    recovered: Recovered,
+}
+
+/// What a held directory has behind its newest keyframe, and what is needed to write on.
+struct Newest {
     directory: Directory,
     stores: Vec<(Generation, SledStore)>,
     live: Vec<Live>,
@@ -38,62 +51,72 @@ pub struct Opening {
     recovered: Recovered,
 }
 
-/// Frames that are in a generation and in no sealed file.
-struct Live {
-    /// Which of the stores has them.
-    store: usize,
-    frames: Vec<u8>,
-}
-
-/// A journal's directory, held and not yet read.
-struct Held {
-    directory: Directory,
-    files: Vec<SealedFile>,
-    stores: Vec<(Generation, SledStore)>,
-}
-
-impl Held {
-    fn of(dir: &Path) -> Result<Held, OpenError> {
-        let directory = Directory::new(dir);
-        let generations = directory.generations()?;
-        let files = directory.sealed_files()?;
-        if let (true, Some(last)) = (generations.is_empty(), files.last()) {
-            let damage = Damage { intact: Some(last.last), cause: DamageCause::NoGeneration };
-            return Err(OpenError::Damaged { place: dir.display().to_string(), damage });
-        }
-        if generations.is_empty() {
-            return Err(OpenError::Missing { place: dir.display().to_string() });
-        }
-        // The newest first: who has the journal open holds that one.
-        let open = |generation: &Generation| Ok((*generation, SledStore::open(&directory, *generation)?));
-        let mut stores = generations.iter().rev().map(open).collect::<Result<Vec<_>, OpenError>>()?;
-        stores.reverse();
-        Ok(Held { directory, files, stores })
-    }
-
-    /// Reads the generations behind what was read of the files.
-    fn scan(&self, reading: &mut Reading) -> Vec<Live> {
-        let mut live = Vec::new();
-        let stores = self.stores.iter().map(|(_, store)| store as &dyn Store);
-        let scanned = reading.scan(stores, &mut |store, frames| live.push(Live { store, frames: frames.to_vec() }));
-        if let Err(cause) = scanned {
-            reading.damage = Some(Damage { intact: reading.intact(), cause });
-        }
-        live
-    }
-
-    fn place(&self) -> String {
-        self.directory.path().display().to_string()
-    }
-}
-
 impl Opening {
-    /// Reads the journal in `dir` from its newest keyframe on, and holds it.
+    /// Reads the journal in `dir` from its newest keyframe on. The directory stays as it is.
     ///
     /// # Errors
     /// If there is none, another has it open, or it is damaged.
     pub fn of(dir: &Path) -> Result<Opening, OpenError> {
-        let held = Held::of(dir)?;
+        let read = read_newest(dir).map(|Newest { chain, recovered, .. }| (chain, recovered));
+        let (chain, recovered) = check_end(dir, read, |(_, recovered)| recovered.last)?;
+        Ok(Opening { dir: dir.to_owned(), chain, recovered })
+    }
+
+    /// What was read.
+    pub fn recovered(&self) -> &Recovered {
+        &self.recovered
+    }
+
+    /// Goes on with the journal. What was cut short is removed.
+    ///
+    /// # Errors
+    /// If the disk fails, a thread cannot be started, or another went on with it first.
+    pub fn start(self, options: Options) -> Result<Journal, OpenError> {
+        let newest = self.hold()?;
+        let (chain, last, frame_bytes) = (newest.chain, newest.recovered.last, newest.frame_bytes);
+        let (store, row) = newest.into_row()?;
+        Journal::start(Start { store, chain, last, frame_bytes, row: Some(row) }, options)
+    }
+
+    /// Seals every record into files and removes the oldest of these, as `sealing` says.
+    ///
+    /// # Errors
+    /// If the disk fails, a record cannot be followed, or another went on with it first.
+    pub fn compact(self, sealing: Sealing) -> Result<(), OpenError> {
+        let (current, row) = self.hold()?.into_row()?;
+        let Row { directory, beginning, backlog, bytes: _ } = row;
+        let generation = beginning.newest;
+        let (next, _) = mpsc::sync_channel(1);
+        let thread = FollowerThread::begin(directory, sealing, beginning, next, Box::new(|_| ()));
+        thread.seal_all(backlog, current, generation)
+    }
+
+    /// Holds what was read, which must be what is there.
+    fn hold(&self) -> Result<Newest, OpenError> {
+        let newest = Newest::of(Held::of(&self.dir, Purpose::Write)?)?;
+        if newest.chain == self.chain { Ok(newest) } else { Err(OpenError::Held { dir: self.dir.clone() }) }
+    }
+}
+
+/// What is behind the newest keyframe, read from copies that are gone when this returns; of the stores nothing is left.
+fn read_newest(dir: &Path) -> Result<Newest, OpenError> {
+    let mut held = Held::of(dir, Purpose::Read)?;
+    let copied = held.copied.take();
+    let mut newest = Newest::of(held)?;
+    newest.stores.clear();
+    drop(copied);
+    Ok(newest)
+}
+
+/// What of the journal in `dir`, which nobody may have open, is behind its newest keyframe: the genesis, the record before,
+/// and the records. The directory stays as it is.
+pub(crate) fn newest_records(dir: &Path) -> Result<(Stored, Seq, Vec<Stored>), OpenError> {
+    let Newest { beginning, recovered, .. } = check_end(dir, read_newest(dir), |newest| newest.recovered.last)?;
+    Ok((beginning.genesis, recovered.before(), recovered.records))
+}
+
+impl Newest {
+    fn of(held: Held) -> Result<Newest, OpenError> {
         let mut reading = newest(&held.files);
         let (sealed_chain, sealed) = (reading.chain, reading.records.clone());
         let live = if reading.damage.is_none() { held.scan(&mut reading) } else { Vec::new() };
@@ -109,30 +132,12 @@ impl Opening {
         let genesis = Stored { seq: Seq(0), version: recovered.genesis_version, body: recovered.genesis.clone() };
         let Held { directory, stores, .. } = held;
         let beginning = Beginning { genesis, base, sealed, chain: sealed_chain, newest };
-        Ok(Opening { directory, stores, live, torn, frame_bytes, chain, beginning, recovered })
+        Ok(Newest { directory, stores, live, torn, frame_bytes, chain, beginning, recovered })
     }
 
-    /// What was read.
-    pub fn recovered(&self) -> &Recovered {
-        &self.recovered
-    }
-
-    /// What the journal was created with.
-    pub fn genesis(&self) -> &Stored {
-        &self.beginning.genesis
-    }
-
-    /// The records that were read. The journal is let go.
-    pub fn into_records(self) -> Vec<Stored> {
-        self.recovered.records
-    }
-
-    /// Goes on with the journal. What was cut short is removed.
-    ///
-    /// # Errors
-    /// If the disk fails, or a thread cannot be started.
-    pub fn start(self, options: Options) -> Result<Journal, OpenError> {
-        let Opening { directory, mut stores, live, torn, frame_bytes, chain, beginning, recovered } = self;
+    /// The store that is written to, and what the follower has to do first. What was cut short is removed.
+    fn into_row(self) -> Result<(Box<dyn Store>, Row), OpenError> {
+        let Newest { directory, mut stores, live, torn, beginning, recovered, .. } = self;
         directory.remove_leftovers()?;
         remove_torn(&mut stores, &torn, recovered.last)?;
         let newest = stores.len().saturating_sub(1);
@@ -143,42 +148,13 @@ impl Opening {
         let mut backlog = Vec::new();
         let mut live = live.into_iter().peekable();
         for (index, (generation, store)) in stores.into_iter().enumerate() {
-            backlog
-                .extend(from_fn(|| live.next_if(|part| part.store == index)).map(|part| Message::Frames(part.frames)));
+            let frames = from_fn(|| live.next_if(|part| part.store == index));
+            backlog.extend(frames.map(|part| Message::Frames(part.frames)));
             backlog.push(Message::Full(Box::new(store), generation));
         }
         backlog.extend(live.map(|part| Message::Frames(part.frames)));
-        let row = Row { directory, beginning, backlog, bytes };
-        Journal::start(
-            Start { store: Box::new(current), chain, last: recovered.last, frame_bytes, row: Some(row) },
-            options,
-        )
+        Ok((Box::new(current), Row { directory, beginning, backlog, bytes }))
     }
-}
-
-/// Reads all of the journal in `dir`, which nobody may have open, from its first record on. Damage is an error.
-///
-/// # Errors
-/// If there is none, another has it open, or it is damaged.
-pub fn read(dir: &Path) -> Result<Recovered, OpenError> {
-    match salvage(dir)? {
-        (recovered, None) => Ok(recovered),
-        (_, Some(damage)) => Err(OpenError::Damaged { place: dir.display().to_string(), damage }),
-    }
-}
-
-/// Reads what is intact of the journal in `dir`, which nobody may have open, and says what is not.
-///
-/// # Errors
-/// If there is none, another has it open, or not even its genesis is intact.
-pub fn salvage(dir: &Path) -> Result<(Recovered, Option<Damage>), OpenError> {
-    let held = Held::of(dir)?;
-    let mut reading = Reading::default();
-    read_files(&held.files, &mut reading);
-    if reading.damage.is_none() {
-        held.scan(&mut reading);
-    }
-    reading.into_recovered(|| held.place())
 }
 
 /// Reads sealed files from the last keyframe that can be read.
@@ -205,20 +181,6 @@ fn last_keyframe(file: &SealedFile) -> Result<Option<(StoredKeyframe, Vec<Group>
     let Some(keyframe) = index.keyframe(file.last)? else { return Ok(None) };
     let behind = index.groups_behind(keyframe.seq)?;
     Ok(Some((keyframe, behind)))
-}
-
-/// Reads whole files, each behind the one before it, to their end or to damage.
-fn read_files(files: &[SealedFile], reading: &mut Reading) {
-    for file in files {
-        let read = fs::read(&file.path).map_err(|source| DamageCause::Store(failed("read", &file.path)(source)));
-        let read = read.and_then(|bytes| read_segments(&bytes, reading, &mut About::default()));
-        if let Err(cause) = read {
-            let (intact, cause) =
-                (reading.intact(), DamageCause::Sealed { path: file.path.clone(), cause: Box::new(cause) });
-            reading.damage = Some(Damage { intact, cause });
-            return;
-        }
-    }
 }
 
 /// Removes a torn group, before anything is written: the next group begins at the same sequence and must not mix with it.

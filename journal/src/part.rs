@@ -155,6 +155,42 @@ fn payload(key: Key, bytes: &[u8]) -> Result<(bool, &[u8]), PartError> {
     }
 }
 
+/// What looks like a stored part: its header fits, its checksum has not been computed, for the key that belongs into that
+/// is not known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate<'a> {
+    /// Its number in its group.
+    pub(crate) part: u32,
+    /// It is its group's last.
+    pub(crate) last: bool,
+    pub(crate) payload: &'a [u8],
+    /// Its crc32.
+    pub(crate) stored: u32,
+    header: &'a [u8],
+}
+
+impl Candidate<'_> {
+    /// That it was written into this group.
+    pub(crate) fn is_of(&self, first: Seq) -> bool {
+        checksum(Key { first, part: self.part }, self.header, self.payload) == self.stored
+    }
+}
+
+/// What looks like a part at `offset`, wherever in a store it belongs. Only the last part of a group is short.
+pub(crate) fn find(bytes: &[u8], offset: usize) -> Option<Candidate<'_>> {
+    let (header, rest): (&[u8; HEADER_LEN_BYTES], _) = bytes.get(offset..)?.split_first_chunk()?;
+    let [version, flags, len_low, len_high, part @ .., crc_0, crc_1, crc_2, crc_3] = *header;
+    let len_bytes = usize::from(u16::from_le_bytes([len_low, len_high]));
+    let last = flags == LAST;
+    let is_one = version == VERSION
+        && (last || flags == 0)
+        && (1..=PAYLOAD_LIMIT_BYTES).contains(&len_bytes)
+        && (last || len_bytes == PAYLOAD_LIMIT_BYTES);
+    let payload = rest.get(..len_bytes).filter(|_| is_one)?;
+    let (part, stored) = (u32::from_le_bytes(part), u32::from_le_bytes([crc_0, crc_1, crc_2, crc_3]));
+    Some(Candidate { part, last, payload, header: &header[..8], stored })
+}
+
 /// Puts groups together from parts that come ascending by key.
 #[derive(Debug, Default)]
 pub struct Assembly {

@@ -159,6 +159,14 @@ impl Genesis {
         form::decode_genesis(recovered.genesis_version, &recovered.genesis)
     }
 
+    /// The genesis of a stored frame.
+    ///
+    /// # Errors
+    /// If it is of another form, or not what its frame says.
+    pub fn from_stored(stored: &Stored) -> Result<Self, CodecError> {
+        form::decode_genesis(stored.version, &stored.body)
+    }
+
     /// The body of the genesis frame.
     pub fn to_bytes(&self) -> Vec<u8> {
         form::v1::encode_genesis(self)

@@ -58,6 +58,12 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// The link of the last record, computed again: two journals that have the same one hold the same.
+    pub fn link(&self) -> Chain {
+        let before = self.base.as_ref().map(|base| base.chain).unwrap_or_default();
+        self.bodies().fold(before, |before, (seq, version, body)| before.next(seq, version, body))
+    }
+
     /// The record that `records` follow; 0 where they begin with #1.
     pub fn before(&self) -> Seq {
         self.base.as_ref().map_or(Seq(0), |base| base.seq)
@@ -136,6 +142,14 @@ pub enum DamageCause {
     /// There are sealed records and nothing that is written to.
     #[error("its live part is gone")]
     NoGeneration,
+    /// The database ends although later groups lie whole in its bytes.
+    #[error("the database ends there, and records {from} to {to} lie whole in its bytes")]
+    Forgotten {
+        /// The first record of those groups.
+        from: Seq,
+        /// The last.
+        to: Seq,
+    },
     /// The store could not be read on.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -187,6 +201,14 @@ pub enum OpenError {
         place: String,
         /// Where, and why.
         damage: Damage,
+    },
+    /// Its records cannot be sealed.
+    #[error("the records in {dir} cannot be sealed: {reason}; they stay where they are", dir = .dir.display())]
+    Unsealable {
+        /// The journal's directory.
+        dir: std::path::PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The genesis does not fit into a frame.
     #[error(transparent)]

@@ -196,6 +196,29 @@ fn the_tail_of_an_open_journal_is_a_file() {
     assert_holds(&read, 8_020);
 }
 
+#[test]
+fn a_closed_journal_is_sealed_and_cut_by_hand() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = Journal::create(dir.path(), b"genesis", options(None, None)).expect("new");
+    append(&journal, 12_345);
+    journal.close().expect("closes");
+    for (keep_bytes, files_max) in [(None, usize::MAX), (None, usize::MAX), (Some(1), 1)] {
+        let opening = Opening::of(dir.path()).expect("opens");
+        let options = options(opening.recovered().base.as_ref(), keep_bytes);
+        opening.compact(options.sealing.expect("there")).expect("sealed");
+        assert!(names(&dir.path().join("sealed")).len() <= files_max);
+        assert_eq!(names(&dir.path().join("live")).len(), 1, "an empty generation");
+        let all = journal::read(dir.path()).expect("whole");
+        assert_eq!(all.before() > Seq(0), keep_bytes.is_some());
+        assert_holds(&all, 12_345);
+    }
+    let (journal, recovered) = open(dir.path(), None);
+    assert_eq!(recovered.records, []);
+    append(&journal, 5);
+    journal.close().expect("closes");
+    assert_holds(&journal::read(dir.path()).expect("whole"), 12_350);
+}
+
 fn assert_reads_here_and_there(archive: &Archive, last: u64) {
     assert_eq!((archive.last(), &archive.genesis().body[..]), (Seq(last), &b"genesis"[..]));
     let before = archive.before().0;
@@ -221,6 +244,9 @@ fn any_part_is_read_without_the_rest_open_or_closed_or_in_a_file() {
         journal.write_tail(&tail).expect("written");
         let opened = Archive::of_open_directory(dir.path(), &tail).expect("readable while it is open");
         assert_reads_here_and_there(&opened, 25_000);
+        let read = journal::read_open(dir.path(), &tail).expect("readable while it is open");
+        assert_eq!(read.before(), opened.before());
+        assert_holds(&read, 25_000);
         journal.close().expect("closes");
         let closed = Archive::of_directory(dir.path()).expect("readable");
         assert_eq!(closed.before() > Seq(0), keep_bytes.is_some());

@@ -108,6 +108,11 @@ impl Index {
         (before, last)
     }
 
+    /// The records on which the keyframes of the file stand.
+    pub(crate) fn keyframes(&self) -> impl Iterator<Item = Seq> {
+        self.entries.iter().filter(|entry| entry.kind == Kind::Keyframe).map(|entry| entry.first)
+    }
+
     /// What the journal was created with, where the file says it.
     pub(crate) fn genesis(&self) -> Result<Option<Stored>, DamageCause> {
         if let Some(keyframe) = self.keyframe(Seq(u64::MAX))? {

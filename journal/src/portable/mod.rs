@@ -15,12 +15,14 @@ mod read;
 mod segment;
 mod write;
 
+pub(crate) use segment::{segment_at, unpack_remains};
+
 pub use read::{read_file, salvage_file};
 pub use segment::{HEADER_LEN_BYTES, SegmentError, VERSION};
 pub use write::{write_file, write_to};
 
 pub(crate) use index::Index;
-pub(crate) use read::read_segments;
+pub(crate) use read::{check_file, read_segments};
 pub(crate) use segment::Level;
 pub(crate) use write::{Segments, make_file};
 

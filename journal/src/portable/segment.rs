@@ -41,6 +41,9 @@ const STORED_LIMIT_BYTES: usize = UNPACKED_LIMIT_BYTES + UNPACKED_LIMIT_BYTES / 
 /// What zstd may keep at hand while it unpacks: 128 MiB, as much as its own command takes without being asked.
 const WINDOW_LOG_MAX: u32 = 27;
 
+/// What packed frames begin with.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
 const MAGIC: [u8; 4] = *b"DCDS";
 const CRC_COVERS_FROM: usize = 8;
 const LINK_AT: usize = 32;
@@ -359,6 +362,29 @@ impl Segment<'_> {
     ) -> Result<(), SegmentError> {
         if stored == expected { Ok(()) } else { Err(SegmentError::Field { offset, field, stored, expected }) }
     }
+}
+
+/// The frames of a whole segment that begins at `offset`, wherever it belongs, and its length; none if it is not of records.
+pub(crate) fn segment_at(bytes: &[u8], offset: usize) -> Option<(Vec<u8>, usize)> {
+    let segment = decode(bytes, offset).ok()?;
+    let frames = match segment.kind {
+        Kind::Records => segment.unpacked(offset).ok()?,
+        Kind::About | Kind::Keyframe | Kind::End => Vec::new(),
+    };
+    Some((frames, segment.len_bytes()))
+}
+
+/// What unpacks of the packed frames that begin at `offset` of these bytes, however far that goes; nothing of it has been
+/// checked, which the frames in it allow.
+pub(crate) fn unpack_remains(bytes: &[u8], offset: usize) -> Option<Vec<u8>> {
+    use std::io::Read;
+    let rest = bytes.get(offset..).filter(|rest| rest.starts_with(&ZSTD_MAGIC))?;
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(rest).ok()?.single_frame();
+    decoder.window_log_max(WINDOW_LOG_MAX).ok()?;
+    let mut unpacked = Vec::new();
+    // What came before an error is what is looked for.
+    decoder.take(UNPACKED_LIMIT_BYTES as u64).read_to_end(&mut unpacked).ok();
+    Some(unpacked)
 }
 
 /// Unpacks, and takes memory only for what comes: at most one byte more than was announced.

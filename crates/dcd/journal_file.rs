@@ -1,0 +1,102 @@
+//! `dcd journal export`, `import`, `pack`: a journal as one file, and back.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use journal::portable::{About, read_file, write_file};
+use journal::record::Genesis;
+
+use crate::reading::Reading;
+use crate::{BUILD, print_line};
+
+/// Write a journal into one file: the same journal gives the same bytes.
+#[derive(Debug, clap::Args)]
+#[command(
+    allow_missing_positional = true,
+    after_help = "Example: dcd journal export ~/.local/state/dcd/journal run.dcd\n\n\
+                  Every verb that reads a journal takes the file too."
+)]
+pub(crate) struct Export {
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
+    journal: Option<PathBuf>,
+    /// The file to make; it must not be there.
+    file: PathBuf,
+}
+
+/// Make a directory of a journal that is one file, frame for frame the same, to resume it or to go on with it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: dcd journal import run.dcd /tmp/run && dcd run --journal /tmp/run")]
+pub(crate) struct Import {
+    /// The file.
+    file: PathBuf,
+    /// The directory to make; it must hold no journal.
+    dir: PathBuf,
+}
+
+/// Write the one file of a bug report: a journal, and what it was recorded on.
+#[derive(Debug, clap::Args)]
+#[command(
+    allow_missing_positional = true,
+    after_help = "Example: dcd journal pack bug.dcd && dcd replay bug.dcd\n\n\
+                  Beside the journal it says the configuration, the builds and this host's kernel and architecture; dcd journal \
+                  verify prints that. In the journal are the paths of backends and the payloads of the guest's commands, not \
+                  the contents of its memory."
+)]
+pub(crate) struct Pack {
+    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
+    journal: Option<PathBuf>,
+    /// The file to make; it must not be there.
+    file: PathBuf,
+}
+
+impl Export {
+    /// Exports.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let reading = Reading::open(self.journal.as_deref())?;
+        // What a file says of itself goes with it.
+        write(&reading, &reading.about.clone().unwrap_or_default(), &self.file)
+    }
+}
+
+impl Import {
+    /// Imports.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let (recovered, _) = read_file(&self.file)?;
+        journal::restore(&self.dir, &recovered)?;
+        let (link, dir) = (journal::read(&self.dir)?.link(), self.dir.display());
+        ensure!(link == recovered.link(), "{dir} ends with the link {link}, and the file with {}", recovered.link());
+        print_line(&format!("{dir}: records up to {}, with the link {link} as in the file", recovered.last))?;
+        print_line(&format!("replay with: dcd replay {dir}"))
+    }
+}
+
+impl Pack {
+    /// Packs.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let reading = Reading::open(self.journal.as_deref())?;
+        let Genesis { config, build, .. } = reading.decode()?.genesis;
+        // A host that does not tell is no reason to have no bug report.
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_else(|error| error.to_string());
+        let entries = [
+            ("recorded by", build),
+            ("packed by", BUILD.to_owned()),
+            ("kernel", kernel.trim().to_owned()),
+            ("architecture", std::env::consts::ARCH.to_owned()),
+            ("config", serde_json::to_string(&config)?),
+        ];
+        let about = entries.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+        write(&reading, &About(about), &self.file)
+    }
+}
+
+fn write(reading: &Reading, about: &About, path: &Path) -> anyhow::Result<()> {
+    write_file(path, &reading.recovered, about)?;
+    let (file, recovered) = (path.display(), &reading.recovered);
+    let len_bytes = std::fs::metadata(path)?.len();
+    print_line(&format!(
+        "{file}: records up to {} in {len_bytes} bytes, with the link {}",
+        recovered.last,
+        recovered.link()
+    ))?;
+    print_line(&format!("replay with: dcd replay {file}"))
+}
