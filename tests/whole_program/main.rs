@@ -1,6 +1,7 @@
 //! The whole program: its binary at a shell and a socket, and its actors with a guest in this process.
 
 mod backends;
+mod corpus;
 mod defects;
 mod demo;
 mod flows;
@@ -8,6 +9,7 @@ mod kill;
 mod kvm;
 mod lives;
 mod monitor;
+mod open_journal;
 mod plain;
 mod plug;
 mod policies;

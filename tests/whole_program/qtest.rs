@@ -18,7 +18,7 @@ const REGISTERS: u64 = 0xfe00_0000;
 const MESSAGES: u64 = 0x10_0000;
 
 /// One device, found and programmed.
-struct Card {
+pub(crate) struct Card {
     status: u64,
     mailbox: u64,
     hdm: u64,
@@ -34,7 +34,7 @@ fn component_capability(qtest: &mut Qtest, block: u64, id: u64) -> u64 {
 }
 
 /// Numbers the bus behind a root port, opens its window and programs what is there.
-fn bring_up(qtest: &mut Qtest, port: u64) -> Card {
+pub(crate) fn bring_up(qtest: &mut Qtest, port: u64) -> Card {
     let (at_port, bus, base) = (ECAM + (0x0c << 20) + (port << 15), 0x0d + port, REGISTERS + (port << 24));
     assert_eq!(qtest.read(at_port + 8, 'l') >> 8, 0x06_0400);
     assert_eq!(qtest.read(at_port + 0x5a, 'w') & 0x40, 0x40, "there is something in the slot");
@@ -88,7 +88,7 @@ fn register_blocks(qtest: &mut Qtest, function: u64, bars: &[u64; 6]) -> (u64, u
 impl Card {
     /// Sends a command: the return code and the payload. Never polls: the answer is there when the doorbell's write is
     /// answered.
-    fn command(&self, qtest: &mut Qtest, opcode: u64, payload: &[u8]) -> (u64, Vec<u8>) {
+    pub(crate) fn command(&self, qtest: &mut Qtest, opcode: u64, payload: &[u8]) -> (u64, Vec<u8>) {
         if !payload.is_empty() {
             qtest.put(self.mailbox + 0x20, payload);
         }
@@ -150,7 +150,7 @@ fn tag_bytes(tag: &str) -> Vec<u8> {
 }
 
 /// A program with a qtest socket, and both its clients.
-fn start(dir: &Path, arguments: &[&str]) -> (Program, Qtest, Client) {
+pub(crate) fn start(dir: &Path, arguments: &[&str]) -> (Program, Qtest, Client) {
     let socket = dir.join("qtest.sock");
     let address = format!("unix:{}", socket.display());
     let program = Program::start(dir, &[&["--qtest", &address], arguments].concat());

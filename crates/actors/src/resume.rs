@@ -7,10 +7,9 @@ use device::Seq;
 use device::backends::{Backend, BackendKind, BackendSpec, FileAccess, Holder, Sharing, Source};
 use device::config::{DeviceConfig, DynamicMemory, TagRule};
 use device::vm::Vm as State;
-use journal::form::Keyframe;
-use journal::record::{Genesis, Record};
+use journal::record::Genesis;
 use memory::{HostMemory, MissingFile};
-use replay::Fold;
+use replay::{Fold, UnreadableError};
 
 use crate::fatal::Stopped;
 use crate::host_memory::Maker;
@@ -19,21 +18,12 @@ use crate::vm::Vm;
 
 /// The state where recovered records begin, and the one that they make.
 pub(crate) fn fold(recovered: &journal::Recovered) -> Result<(Fold, Fold), StartError> {
-    let unreadable = |seq, reason: String| StartError::Unreadable { seq, reason };
-    let base = match &recovered.base {
-        Some(base) => {
-            let keyframe = Keyframe::from_stored(base.version, &base.body);
-            Fold::from_keyframe(keyframe.map_err(|error| unreadable(base.seq, format!("its keyframe: {error}")))?)
-        }
-        None => {
-            let genesis = Genesis::of(recovered).map_err(|error| unreadable(Seq(0), error.to_string()))?;
-            Fold::new(&genesis)?
-        }
-    };
+    let unreadable = |error| UnreadableError::Body { seq: Seq(0), error };
+    let genesis = Genesis::of(recovered).map_err(unreadable)?;
+    let base = replay::start_of(&genesis, recovered.base.as_ref())?;
     let mut fold = base.clone();
     for stored in &recovered.records {
-        let record = Record::from_stored(stored).map_err(|error| unreadable(stored.seq, error.to_string()))?;
-        fold.apply(&record)?;
+        fold.apply(&replay::record_of(stored)?)?;
     }
     Ok((base, fold))
 }

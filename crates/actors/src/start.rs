@@ -21,7 +21,7 @@ use kameo::actor::PreparedActor;
 use kameo::mailbox::unbounded;
 use memory::{BackendDir, HostMemory, HostMemoryError, Window};
 use platform::{Platform, PlatformParts};
-use replay::{Fold, FoldError, Followed};
+use replay::{Fold, FoldError, Followed, UnreadableError};
 use thiserror::Error;
 
 use crate::backend_registry::BackendRegistry;
@@ -136,14 +136,9 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A record is not what its frame says.
-    #[error("{seq}: {reason}; the records before it are intact: dcd replay shows them")]
-    Unreadable {
-        /// The record; `#0` is the genesis.
-        seq: Seq,
-        /// What is wrong.
-        reason: String,
-    },
+    /// A record or a keyframe is not what its frame says.
+    #[error("{0}; the records before it are intact: dcd replay shows them")]
+    Unreadable(#[from] UnreadableError),
     /// A record does not follow from those before it.
     #[error(transparent)]
     Fold(#[from] FoldError),
@@ -254,8 +249,8 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     check_objects(&opened.state, &options.objects)?;
     let memories = make_again(&opened.state, &options.objects, &options.maker()).await?;
     let survivals = survivals(&opened.state, &memories);
-    let Opened { journal, followed, state, last, torn_from } = opened;
-    let vm = spawn(&options, journal, followed, state, last, memories, outbox, fatal)?;
+    let (last, torn_from) = (opened.last, opened.torn_from);
+    let vm = spawn(&options, opened, memories, outbox, fatal)?;
     let input = backends::Input::RunStart { build: options.build.clone(), survivals: survivals.clone() };
     let run = settle(&vm, Origin::Supervisor, input).await?;
     for object in missing_free(&vm, &options.objects).await? {
@@ -375,15 +370,12 @@ fn guest_memory(size_bytes: u64) -> Result<Arc<HostMemory>, StartError> {
 
 fn spawn(
     options: &StartOptions,
-    journal: Journal,
-    followed: Option<Followed>,
-    state: State,
-    last: Seq,
+    opened: Opened,
     memories: BTreeMap<String, Arc<HostMemory>>,
     outbox: Outbox,
     fatal: FatalFlag,
 ) -> Result<Vm, StartError> {
-    let State { config, backends, devices } = state;
+    let Opened { journal, followed, state: State { config, backends, devices }, last, .. } = opened;
     let config = Arc::new(config);
     let recorder = Recorder::new(journal.clone(), fatal.clone());
     // What is durable at the start is everything: answers to reads before the first record do not wait.
