@@ -1,18 +1,19 @@
 //! `dcd bisect`: the first record where a law breaks or a path has a value.
 //!
 //! Neither question divides a journal in two for certain (a law that is broken may hold again, a value may come back), so
-//! that the first record is found by one fold, which looks only after records that can matter.
+//! that the first record is found by one fold from the first record on, which looks only after records that can matter.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use device::Seq;
 use device::laws::Law;
-use replay::PathValue;
+use replay::{History, PathValue};
 use serde_json::json;
 
-use crate::print_text;
-use crate::question::Asked;
+use crate::question::{Asked, replay_line};
+use crate::reading::archived;
+use crate::{place, print_text};
 
 /// Find the first record after which a law is broken or a path has a value.
 #[derive(Debug, clap::Args)]
@@ -43,28 +44,34 @@ struct Question {
 impl Bisect {
     /// Finds it.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let asked = Asked::open(self.journal.as_deref())?;
-        let last = asked.history.last();
+        let place = self.journal.clone().map_or_else(place::journal, Ok)?;
+        // A long journal is read no further than to the answer.
+        let (archived, _tail) = archived(&place)?;
         let (what, found) = match (&self.question.law, &self.question.path) {
             (Some(name), _) => {
-                let found = asked.history.first_broken(Law::named(name)?)?;
-                (format!("law {name} is broken"), found.map(|(seq, broken)| (seq, broken.detail)))
+                let law = Law::named(name)?;
+                let broken = |history: &History| history.first_broken(law);
+                let found = archived.first(broken)?;
+                let found = found.map(|((seq, broken), history)| (seq, broken.detail, history));
+                (format!("law {name} is broken"), found)
             }
             (None, Some(wanted)) => {
-                let found = asked.history.first_value(wanted)?;
-                (wanted.to_string(), found.map(|seq| (seq, String::new())))
+                let found = archived.first(|history| history.first_value(wanted))?;
+                (wanted.to_string(), found.map(|(seq, history)| (seq, String::new(), history)))
             }
             (None, None) => bail!("ask for a law or for a path"),
         };
-        let Some((seq, detail)) = found else {
-            return Err(asked.no_answer(format!("'{what}' is so after none of the {} records", last.0), last));
+        let Some((seq, detail, history)) = found else {
+            let last = archived.last();
+            let records = last.0 - archived.before().0;
+            bail!("'{what}' is so after none of the {records} records\n{}", replay_line(&place, last));
         };
-        self.print(&asked, &what, seq, &detail)
+        self.print(&Asked { dir: place, history }, &what, seq, &detail)
     }
 
     fn print(&self, asked: &Asked, what: &str, seq: Seq, detail: &str) -> anyhow::Result<()> {
-        if seq == Seq(0) {
-            let line = json!({"question": what, "record": 0});
+        if seq == asked.history.start().last() {
+            let line = json!({"question": what, "record": seq.0});
             return print_text(&if self.json { format!("{line}\n") } else { format!("{what} from the start\n") });
         }
         let record = asked.history.record(seq).context("the record")?;

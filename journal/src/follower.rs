@@ -41,7 +41,10 @@ pub trait Follower: Send {
     fn follow(&mut self, record: &Stored) -> Result<(), String>;
 
     /// The version and the bytes of the state after the last record.
-    fn keyframe(&self) -> (u16, Vec<u8>);
+    ///
+    /// # Errors
+    /// If it is one that would not be read again. Then all records stay in the store, from which it can be folded.
+    fn keyframe(&self) -> Result<(u16, Vec<u8>), String>;
 
     /// How many records a keyframe is worth: the more a state holds, the rarer they are.
     fn weight(&self) -> u64;
@@ -200,9 +203,10 @@ impl FollowerThread {
     ) -> Result<(), OpenError> {
         backlog.into_iter().for_each(|message| self.take(message));
         drop(SledStore::create_next(&self.directory, Generation(self.newest.0 + 1))?);
+        self.try_seal(current, generation)?;
         match self.stopped {
             Some(reason) => Err(OpenError::Unsealable { dir: self.directory.path().to_owned(), reason }),
-            None => Ok(self.try_seal(current, generation)?),
+            None => Ok(()),
         }
     }
 
@@ -259,7 +263,10 @@ impl FollowerThread {
         if self.stopped.is_some() {
             return;
         }
-        let (version, body) = self.sealing.follower.keyframe();
+        let (version, body) = match self.sealing.follower.keyframe() {
+            Ok(keyframe) => keyframe,
+            Err(reason) => return self.stop(format!("no keyframe after {}: {reason}", self.chunk.last)),
+        };
         let (seq, chain, genesis) = (self.chunk.last, self.chunk.chain, self.genesis.clone());
         self.chunk.keyframe = seq;
         self.chunk.pieces.push(Piece::Keyframe(Arc::new(StoredKeyframe { seq, chain, genesis, version, body })));

@@ -37,8 +37,8 @@ impl Follower for Sum {
         if record.seq.0 == self.records { Ok(()) } else { Err(format!("{} records before", self.records)) }
     }
 
-    fn keyframe(&self) -> (u16, Vec<u8>) {
-        (1, [self.records.to_le_bytes(), self.sum.to_le_bytes()].concat())
+    fn keyframe(&self) -> Result<(u16, Vec<u8>), String> {
+        Ok((1, [self.records.to_le_bytes(), self.sum.to_le_bytes()].concat()))
     }
 
     fn weight(&self) -> u64 {
@@ -271,7 +271,7 @@ fn an_unfit_record_is_told_and_nothing_is_sealed_from_then_on() {
         fn follow(&mut self, record: &Stored) -> Result<(), String> {
             if record.seq == Seq(100) { Err("no".into()) } else { self.0.follow(record) }
         }
-        fn keyframe(&self) -> (u16, Vec<u8>) {
+        fn keyframe(&self) -> Result<(u16, Vec<u8>), String> {
             self.0.keyframe()
         }
         fn weight(&self) -> u64 {

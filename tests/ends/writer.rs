@@ -59,8 +59,8 @@ impl Follower for Sum {
         if record.seq == Seq(self.seq) { Ok(()) } else { Err(format!("{} was due", self.seq)) }
     }
 
-    fn keyframe(&self) -> (u16, Vec<u8>) {
-        (1, [self.seq.to_le_bytes(), self.sum.to_le_bytes()].concat())
+    fn keyframe(&self) -> Result<(u16, Vec<u8>), String> {
+        Ok((1, [self.seq.to_le_bytes(), self.sum.to_le_bytes()].concat()))
     }
 
     fn weight(&self) -> u64 {

@@ -116,6 +116,11 @@ impl Archived {
         Ok(Self { archive, genesis })
     }
 
+    /// The record before the first that is there; `#0` where none is gone.
+    pub fn before(&self) -> Seq {
+        self.archive.before()
+    }
+
     /// The last record; `#0` where there is none.
     pub fn last(&self) -> Seq {
         self.archive.last()
@@ -183,15 +188,47 @@ impl Archived {
         }
     }
 
+    /// Asks stretch after stretch, from the first record on, until one has an answer, and returns that stretch too.
+    ///
+    /// # Errors
+    /// If a record before the answer cannot be read or does not fit.
+    pub fn first<T>(
+        &self,
+        find: impl Fn(&History) -> Result<Option<T>, FoldError>,
+    ) -> Result<Option<(T, History)>, UnreadableError> {
+        let mut ends: Vec<_> = self.archive.keyframes()?.into_iter().chain([self.last()]).collect();
+        ends.dedup();
+        let mut begin = self.archive.before();
+        for end in ends.into_iter().filter(|end| *end >= begin).collect::<Vec<_>>() {
+            let stretch = self.stretch(begin, end)?;
+            if let Some(found) = find(&stretch)? {
+                return Ok(Some((found, stretch)));
+            }
+            begin = end;
+        }
+        Ok(None)
+    }
+
     /// The records from the last keyframe that is not behind `from`, up to `to`.
     fn stretch(&self, from: Seq, to: Seq) -> Result<History, UnreadableError> {
         self.check_position(from)?;
         self.check_position(to)?;
-        let keyframe = self.archive.keyframe(from)?;
-        let start = start_of(&self.genesis, keyframe.as_ref())?;
+        let start = self.start_before(from)?;
         let records = self.archive.records(Seq(start.last().0 + 1), to)?;
         let records = records.iter().map(record_of).collect::<Result<_, _>>()?;
         Ok(History::behind(self.genesis.clone(), start, records))
+    }
+
+    /// The state of the last keyframe that is not behind a record. One that cannot be read is passed over: another build may
+    /// refuse what this one wrote, and its records make the same state.
+    fn start_before(&self, mut seq: Seq) -> Result<Fold, UnreadableError> {
+        loop {
+            let Some(keyframe) = self.archive.keyframe(seq)? else { return start_of(&self.genesis, None) };
+            match fold_of(&keyframe) {
+                Err(_) if keyframe.seq > self.archive.before() => seq = Seq(keyframe.seq.0 - 1),
+                fold => return fold,
+            }
+        }
     }
 
     fn check_position(&self, seq: Seq) -> Result<(), HistoryError> {

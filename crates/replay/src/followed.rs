@@ -10,7 +10,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use device::Seq;
+use device::{Seq, laws};
 use journal::form::KEYFRAME_VERSION;
 use journal::record::Record;
 use journal::{Follower, Stored};
@@ -93,8 +93,12 @@ impl Follower for Following {
         followed
     }
 
-    fn keyframe(&self) -> (u16, Vec<u8>) {
-        (KEYFRAME_VERSION, self.0.lock().fold.to_keyframe().to_bytes())
+    /// A state that breaks a law is refused when it is read, and it is of such that somebody will want to ask: its records
+    /// stay, and are folded.
+    fn keyframe(&self) -> Result<(u16, Vec<u8>), String> {
+        let state = self.0.lock();
+        laws::check(state.fold.vm()).map_err(|broken| broken.to_string())?;
+        Ok((KEYFRAME_VERSION, state.fold.to_keyframe().to_bytes()))
     }
 
     fn weight(&self) -> u64 {
@@ -106,5 +110,48 @@ impl Drop for Following {
     fn drop(&mut self) {
         self.0.lock().has_ended = true;
         self.0.moved.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device::backends::{self, BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
+    use device::config::{DeviceIndex, VmConfig};
+    use device::operation::Fact;
+    use device::vm::Vm;
+    use device::{Stamp, VmTime};
+    use journal::form::Keyframe;
+    use wire::{Hpa, Tag};
+
+    use super::*;
+
+    fn vm() -> Vm {
+        let (windows_bytes, root_ports) = (vec![1 << 32], vec!["rp0".into()]);
+        Vm::new(VmConfig { memory_bytes: 1 << 30, window_base: Hpa(0x1_1000_0000), windows_bytes, root_ports })
+    }
+
+    /// Seen as: a journal in which a planted bug had broken a law was sealed, and nothing of it could be read again.
+    #[test]
+    fn a_state_that_breaks_a_law_makes_no_keyframe() {
+        let (id, device) = (String::from("tm0"), DeviceIndex(0));
+        let spec = BackendSpec {
+            kind: BackendKind::Ram,
+            size_bytes: 1 << 21,
+            sharing: Sharing::Private,
+            population: Population::OnDemand,
+            reservation: Reservation::Reserved,
+            tag: Tag::NONE,
+            tag_text: String::new(),
+        };
+        let mut broken = vm();
+        // A backend that is attached to the extents of a device which is not there.
+        let added = backends::Fact::Added { id: id.clone(), spec, source: Source::Request };
+        for fact in [added, backends::Fact::Attached { id, device }] {
+            broken.evolve(device, Stamp { seq: Seq(1), time: VmTime(0) }, &Fact::Backends(fact));
+        }
+        for (vm, is_lawful) in [(vm(), true), (broken, false)] {
+            let (_, follower) = Followed::new(Fold::from_keyframe(Keyframe { seq: Seq(1), time: VmTime(0), vm }));
+            assert_eq!(follower.keyframe().is_ok(), is_lawful);
+        }
     }
 }
