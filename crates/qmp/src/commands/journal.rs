@@ -34,7 +34,7 @@ static JOURNAL_TAIL: StructSchema = StructSchema {
 
 pub(super) const INSPECT: CommandSchema = CommandSchema {
     name: "x-inspect",
-    doc: "Look at the state by path, as `dcd inspect` does. Nothing that runs is stopped for it.",
+    doc: "Returns what stands at a path of the state. The paths are those of `dcd inspect`; nothing that runs is stopped for it.",
     arguments: &[optional("path", Kind::Str, "The path, such as `backends.tm0`. Default: all of the state.")],
     returns: Kind::Object(&INSPECTED),
     features: &[UNSTABLE],
@@ -42,7 +42,7 @@ pub(super) const INSPECT: CommandSchema = CommandSchema {
 
 pub(super) const TAIL: CommandSchema = CommandSchema {
     name: "x-journal-tail",
-    doc: "Write the records that are in no sealed file of the journal into a new file, with the state before them.",
+    doc: "Writes the newest records into a file. They are those that are in no sealed file of the journal, with the state before them; the other verbs read an open journal so.",
     arguments: &[required("filename", Kind::Str, "The file, which must not be there yet.")],
     returns: Kind::Object(&JOURNAL_TAIL),
     features: &[UNSTABLE],
