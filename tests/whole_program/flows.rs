@@ -193,18 +193,23 @@ fn ten_thousand_cycles_alone() {
     let mut vm = InProcess::start(Wanted::default());
     let mailbox = *vm.host().mailbox();
     vm.object_add("tm0", &tag_of(0), 2 * BLOCK);
-    let mut marks = Vec::new();
+    let (mut marks, mut warm_peak, mut late_peak) = (Vec::new(), 0, 0);
     for n in 1..=CYCLES {
         cycle(&mut vm, &mailbox);
+        // A generation of the store grows and goes: what must not grow is the peak of several.
+        let peak = if n <= WARM { &mut warm_peak } else { &mut late_peak };
+        if n.is_multiple_of(100) {
+            *peak = resident_bytes().max(*peak);
+        }
         if matches!(n, WARM | WARM_NEXT | LATE | CYCLES) {
-            marks.push(Mark { record: vm.vm.journal_position().0.0, resident: resident_bytes(), live: live(&vm) });
+            marks.push(Mark { record: vm.vm.journal_position().0.0, live: live(&vm) });
         }
     }
     let [warm, warm_next, late, last] = &marks[..] else { panic!("four marks") };
     assert_eq!(warm.live, last.live, "offers, extents, ended tags, tags, events, pieces");
     assert_eq!(warm.live, [0, 0, 1, 0, 0, 0]);
-    let grown = last.resident.saturating_sub(warm.resident);
-    assert!(grown < 8 * MIB, "resident memory grew from {} to {}", warm.resident, last.resident);
+    let grown = late_peak.saturating_sub(warm_peak);
+    assert!(grown < 8 * MIB, "resident memory grew from {warm_peak} to {late_peak}");
     let records = vm.close();
     let bytes = |from: &Mark, to: &Mark| -> usize {
         let between = |record: &&Record| (from.record + 1..=to.record).contains(&record.stamp.seq.0);
@@ -215,7 +220,6 @@ fn ten_thousand_cycles_alone() {
 
 struct Mark {
     record: u64,
-    resident: u64,
     live: [usize; 6],
 }
 
