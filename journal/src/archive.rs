@@ -44,12 +44,11 @@ struct File {
 
 impl File {
     fn index(&self) -> Result<&Index, OpenError> {
-        if self.index.get().is_none() {
-            let index = Index::open(&self.path).map_err(|cause| self.damaged(cause))?;
-            self.index.set(index).ok();
+        if let Some(index) = self.index.get() {
+            return Ok(index);
         }
-        // Set just now, by this thread.
-        self.index.get().ok_or_else(|| self.damaged(DamageCause::NoGeneration))
+        let index = Index::open(&self.path).map_err(|cause| self.damaged(cause))?;
+        Ok(self.index.get_or_init(|| index))
     }
 
     fn damaged(&self, cause: DamageCause) -> OpenError {

@@ -18,7 +18,7 @@ use std::{
 
 use device::Seq;
 
-use crate::store::StoreError;
+use crate::{portable::SEQ_MAX, store::StoreError};
 
 /// The suffix of a file of sealed records.
 const SEALED: &str = "dcds";
@@ -153,7 +153,7 @@ fn names(dir: &Path) -> Result<Vec<String>, StoreError> {
 fn span(name: &str) -> Option<(Seq, Seq)> {
     let (first, last) = name.strip_suffix(SEALED)?.strip_suffix('.')?.split_once('-')?;
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then_some((Seq(first), Seq(last)))
+    (first <= last && last <= SEQ_MAX).then_some((Seq(first), Seq(last)))
 }
 
 fn has_suffix(name: &str, suffix: &str) -> bool {
@@ -186,6 +186,8 @@ mod tests {
             fs::write(directory.sealed_path(Seq(first), Seq(last)), "x").expect("a file");
         }
         fs::write(directory.sealed_path(Seq(10), Seq(11)).with_extension("dcds.part"), "x").expect("a file");
+        // What no journal has is not counted on from.
+        fs::write(directory.sealed_path(Seq(12), Seq(u64::MAX)), "x").expect("a file");
         let look = || {
             let files = directory.sealed_files().expect("listable");
             let spans: Vec<_> = files.iter().map(|file| (file.first.0, file.last.0, file.len_bytes)).collect();

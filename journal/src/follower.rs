@@ -111,8 +111,22 @@ pub(crate) struct FollowerThread {
     newest: Generation,
     on_forgotten: OnForgotten,
     chunk: Chunk,
-    /// Why nothing is sealed any more.
-    stopped: Option<String>,
+    stopped: Option<Stop>,
+}
+
+/// Why nothing is sealed any more: what is written stays where it is.
+enum Stop {
+    /// A record cannot follow the ones before it, and no later one can.
+    Unfit(String),
+    /// A file or a keyframe cannot be made; the records are followed on.
+    Unsealed(String),
+}
+
+impl Stop {
+    fn reason(&self) -> &str {
+        let (Self::Unfit(reason) | Self::Unsealed(reason)) = self;
+        reason
+    }
 }
 
 /// What is in no sealed file.
@@ -205,7 +219,10 @@ impl FollowerThread {
         drop(SledStore::create_next(&self.directory, Generation(self.newest.0 + 1))?);
         self.try_seal(current, generation)?;
         match self.stopped {
-            Some(reason) => Err(OpenError::Unsealable { dir: self.directory.path().to_owned(), reason }),
+            Some(stop) => {
+                let (dir, reason) = (self.directory.path().to_owned(), stop.reason().to_owned());
+                Err(OpenError::Unsealable { dir, reason })
+            }
             None => Ok(()),
         }
     }
@@ -225,7 +242,7 @@ impl FollowerThread {
     /// Writes what is in no sealed file into one, and returns its last record.
     fn tail(&self, path: &Path) -> Result<Seq, TailError> {
         match &self.stopped {
-            Some(reason) => Err(TailError::Stopped { reason: reason.clone() }),
+            Some(stop) => Err(TailError::Stopped { reason: stop.reason().to_owned() }),
             None => Ok(self.chunk.write(path).map(|()| self.chunk.last)?),
         }
     }
@@ -244,17 +261,18 @@ impl FollowerThread {
         if self.stopped.is_none() {
             self.chunk.frame_bytes += frames.len() as u64;
             self.chunk.pieces.push(Piece::Frames(frames));
-            if self.chunk.last.0 - self.chunk.keyframe.0 >= KEYFRAME_RECORDS_MIN.max(self.sealing.follower.weight()) {
+            let since = self.chunk.last.0 - self.chunk.keyframe.0;
+            if since >= KEYFRAME_RECORDS_MIN && since >= self.sealing.follower.weight() {
                 self.make_keyframe();
             }
         }
     }
 
     fn follow(&mut self, record: &Stored) {
-        if self.stopped.is_none()
+        if !matches!(self.stopped, Some(Stop::Unfit(_)))
             && let Err(reason) = self.sealing.follower.follow(record)
         {
-            self.stop(format!("{} cannot follow the records before it: {reason}", record.seq));
+            self.stop(Stop::Unfit(format!("{} cannot follow the records before it: {reason}", record.seq)));
             (self.sealing.on_unfit)(record.seq, reason);
         }
     }
@@ -265,7 +283,9 @@ impl FollowerThread {
         }
         let (version, body) = match self.sealing.follower.keyframe() {
             Ok(keyframe) => keyframe,
-            Err(reason) => return self.stop(format!("no keyframe after {}: {reason}", self.chunk.last)),
+            Err(reason) => {
+                return self.stop(Stop::Unsealed(format!("no keyframe after {}: {reason}", self.chunk.last)));
+            }
         };
         let (seq, chain, genesis) = (self.chunk.last, self.chunk.chain, self.genesis.clone());
         self.chunk.keyframe = seq;
@@ -273,10 +293,10 @@ impl FollowerThread {
     }
 
     /// From now on what is written stays where it is.
-    fn stop(&mut self, reason: String) {
-        tracing::error!(dir = %self.directory.path().display(), "nothing more is sealed: {reason}");
+    fn stop(&mut self, stop: Stop) {
+        tracing::error!(dir = %self.directory.path().display(), "nothing more is sealed: {}", stop.reason());
         self.chunk = Chunk { last: self.chunk.last, chain: self.chunk.chain, ..Chunk::default() };
-        self.stopped = Some(reason);
+        self.stopped = Some(stop);
     }
 
     fn prepare(&mut self) {
@@ -290,26 +310,28 @@ impl FollowerThread {
                 // It asks once for each, so there is room; and where it has ended, this one is found empty at the next start.
                 self.next.try_send((Box::new(store), generation)).ok();
             }
-            Err(error) => self.stop(error.to_string()),
+            Err(error) => self.stop(Stop::Unsealed(error.to_string())),
         }
     }
 
     fn seal(&mut self, store: Box<dyn Store>, generation: Generation) {
         let sealed = self.try_seal(store, generation);
         if let Err(error) = sealed {
-            self.stop(error.to_string());
+            self.stop(Stop::Unsealed(error.to_string()));
         }
     }
 
     fn try_seal(&mut self, store: Box<dyn Store>, generation: Generation) -> Result<(), StoreError> {
+        // Whoever opens the journal goes on from here.
+        if self.chunk.keyframe != self.chunk.last {
+            self.make_keyframe();
+        }
+        // Asked behind the keyframe: where there is none, nothing of the chunk is left to be written, and the generation
+        // has the only copy.
         if self.stopped.is_some() {
             return Ok(());
         }
         if let Some(first) = self.chunk.first {
-            // Whoever opens the journal goes on from here.
-            if self.chunk.keyframe != self.chunk.last {
-                self.make_keyframe();
-            }
             self.directory.make_sealed()?;
             self.chunk.write(&self.directory.sealed_path(first, self.chunk.last))?;
             let keyframe = self.chunk.pieces.pop();

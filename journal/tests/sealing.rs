@@ -262,6 +262,41 @@ fn any_part_is_read_without_the_rest_open_or_closed_or_in_a_file() {
     }
 }
 
+/// Follows everything, and makes no keyframe of a state behind the 700th record: one in which a law is broken.
+struct Unlawful(Sum, Arc<Mutex<u64>>);
+
+impl Follower for Unlawful {
+    fn follow(&mut self, record: &Stored) -> Result<(), String> {
+        *self.1.lock().expect("not poisoned") = record.seq.0;
+        self.0.follow(record)
+    }
+
+    fn keyframe(&self) -> Result<(u16, Vec<u8>), String> {
+        if self.0.records > 700 { Err("a broken law".into()) } else { self.0.keyframe() }
+    }
+
+    fn weight(&self) -> u64 {
+        1
+    }
+}
+
+/// Seen in review: a full generation whose last state made no keyframe was removed behind an empty file.
+#[test]
+fn a_state_without_a_keyframe_seals_nothing_and_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let followed = Arc::default();
+    let on_unfit = Box::new(|seq, reason| panic!("{seq}: {reason}"));
+    let follower = Box::new(Unlawful(Sum::default(), Arc::clone(&followed)));
+    let sealing = Sealing { follower, seal_bytes: SEAL_BYTES, keep_bytes: None, on_unfit };
+    let options = Options { sealing: Some(sealing), ..Options::default() };
+    let journal = Journal::create(dir.path(), b"genesis", options).expect("new");
+    append(&journal, 5_000);
+    journal.close().expect("closes");
+    assert_eq!(*followed.lock().expect("not poisoned"), 5_000, "it is followed on: who looks at the state still can");
+    assert_eq!(names(&dir.path().join("sealed")), [""; 0]);
+    assert_holds(&journal::read(dir.path()).expect("whole"), 5_000);
+}
+
 /// A record that cannot follow is told at once: the journal would not fold at the next start.
 #[test]
 fn an_unfit_record_is_told_and_nothing_is_sealed_from_then_on() {

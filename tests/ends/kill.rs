@@ -24,7 +24,7 @@ fn what_is_durable_survives_kill_9() {
     let kills: u64 = env::var(KILLS).ok().map_or(25, |kills| kills.parse().expect("a number of kills"));
     let folder = tempfile::tempdir().expect("a directory");
     let mut chance = Chance::new();
-    let mut known = None;
+    let (mut known, mut sealed) = (None, 0);
     for kill in 0..kills {
         // Every tenth life is a new journal's first.
         if kill % 10 == 0 {
@@ -44,5 +44,8 @@ fn what_is_durable_survives_kill_9() {
         let acknowledged = writer.kill().max(known);
         eprintln!("kill {kill} after {after_ms} ms:");
         known = verify(&dir, acknowledged);
+        sealed += usize::from(dir.join("sealed").is_dir());
     }
+    // What is sealed, removed and gone over to is what there is to be met.
+    assert!(kills < 20 || sealed > 0, "no life of {kills} was long enough to seal anything");
 }

@@ -13,7 +13,7 @@ use device::inspect::Path;
 use journal::codec::CodecError;
 use journal::form::Keyframe;
 use journal::record::{Genesis, Record};
-use journal::{Archive, OpenError, Recovered, Stored, StoredKeyframe};
+use journal::{Archive, OpenError, Stored, StoredKeyframe};
 use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
@@ -86,19 +86,6 @@ pub fn start_of(genesis: &Genesis, base: Option<&StoredKeyframe>) -> Result<Fold
     base.map_or_else(|| Ok(Fold::new(genesis)?), fold_of)
 }
 
-impl History {
-    /// A journal that was read back.
-    ///
-    /// # Errors
-    /// If something in it cannot be read.
-    pub fn of(recovered: &Recovered) -> Result<Self, UnreadableError> {
-        let genesis = Genesis::of(recovered).map_err(|error| UnreadableError::Body { seq: Seq(0), error })?;
-        let start = start_of(&genesis, recovered.base.as_ref())?;
-        let records = recovered.records.iter().map(record_of).collect::<Result<_, _>>()?;
-        Ok(Self::behind(genesis, start, records))
-    }
-}
-
 /// A journal of which only what is asked for is read.
 pub struct Archived {
     archive: Archive,
@@ -151,16 +138,6 @@ impl Archived {
             }
         }
         Ok(keyframes.len() as u64)
-    }
-
-    /// A record.
-    ///
-    /// # Errors
-    /// If there is none, or it cannot be read.
-    pub fn record(&self, seq: Seq) -> Result<Record, UnreadableError> {
-        self.check_position(seq)?;
-        let record = self.archive.records(seq, seq)?.first().map(record_of).transpose()?;
-        Ok(record.ok_or(HistoryError::NoSuchRecord { asked: seq, last: self.last() })?)
     }
 
     /// The record up to `at` that last changed what stands at a path, which may be gone by then; and the stretch of records in

@@ -38,6 +38,10 @@ pub(super) const UNPACKED_LIMIT_BYTES: usize = UNPACKED_GOAL_BYTES + frame::HEAD
 /// No compressor makes more of it: zstd adds a few bytes to each of its blocks at worst.
 const STORED_LIMIT_BYTES: usize = UNPACKED_LIMIT_BYTES + UNPACKED_LIMIT_BYTES / 128 + 1024;
 
+/// The last record that a journal can have. A file from outside names what it likes, and what is counted on from there must not
+/// overflow.
+pub(crate) const SEQ_MAX: u64 = u64::MAX / 2;
+
 /// What zstd may keep at hand while it unpacks: 128 MiB, as much as its own command takes without being asked.
 const WINDOW_LOG_MAX: u32 = 27;
 
@@ -171,6 +175,14 @@ pub enum SegmentError {
         /// What belongs there.
         expected: u64,
     },
+    /// It is of a record that no journal has.
+    #[error("the segment at byte {offset} is of record {stored}, and no journal has so many")]
+    Sequence {
+        /// Where it begins.
+        offset: usize,
+        /// The record.
+        stored: u64,
+    },
     /// The payload cannot be unpacked.
     #[error("the segment at byte {offset} does not unpack: {message}")]
     Unpack {
@@ -274,9 +286,13 @@ impl Header {
         if stored_bytes > STORED_LIMIT_BYTES {
             return Err(SegmentError::Length { offset, stored_bytes, limit_bytes: STORED_LIMIT_BYTES });
         }
+        let first = u64::from_le_bytes(array(header, 24));
+        if first > SEQ_MAX {
+            return Err(SegmentError::Sequence { offset, stored: first });
+        }
         Ok(Header {
             count: u32::from_le_bytes(array(header, 20)),
-            first: u64::from_le_bytes(array(header, 24)),
+            first,
             stored_bytes,
             code: u16::from_le_bytes(array(header, 10)),
             version: u16::from_le_bytes(array(header, 8)),
