@@ -45,7 +45,11 @@ fn build(guest: &Path, target_dir: &Path) -> PathBuf {
     // of the environment and of configuration files.
     for (name, _) in env::vars_os() {
         let is_outer = name.to_string_lossy().starts_with("CARGO_PROFILE_");
-        if is_outer || ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"].iter().any(|outer| name == *outer) {
+        if is_outer
+            || ["CARGO_INCREMENTAL", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"]
+                .iter()
+                .any(|outer| name == *outer)
+        {
             cargo.env_remove(&name);
         }
     }

@@ -10,15 +10,18 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod host_memory;
+mod inherited;
 mod slots;
 mod window;
 
 pub use host_memory::{
-    BackendDir, FileError, FileKind, HostMemory, HostMemoryError, HostMemorySpec, MissingFile, OutOfRange, Surroundings,
+    BackendDir, DescriptorError, FileError, FileKind, FileRun, HostMemory, HostMemoryError, HostMemorySpec,
+    MissingFile, OutOfRange, Pulled, RunError, Surroundings,
 };
+pub use inherited::{INHERITED_MAX, inherited};
 #[cfg(feature = "fake-hypervisor")]
 pub use slots::FakeHypervisor;
-pub use slots::{Hypervisor, SlotAccess, SlotCounts, SlotError, SlotRegion, SlotRequest, Slots, StuckSlot};
+pub use slots::{Hypervisor, SlotAccess, SlotCounts, SlotError, SlotLog, SlotRegion, SlotRequest, Slots, StuckSlot};
 pub use window::{
     Mapping, Piece, Refused, Route, TrapCount, TrapReason, Window, WindowCounters, WindowError, WindowSlots,
 };

@@ -21,6 +21,7 @@ use crate::dwords;
 use crate::face::{BarIndex, Face};
 use crate::host_bridge_block::HostBridgeBlock;
 use crate::pci::{HostBridge, Presence, RootPort};
+use crate::saved::{LoadError, PlatformState};
 
 /// Root ports at most: device numbers on one bus.
 pub(crate) const ROOT_PORTS_MAX: u8 = 32;
@@ -106,6 +107,36 @@ impl Bridges {
         self.host.reset();
         self.host_registers = HostBridgeBlock::default();
         self.ports.iter_mut().for_each(|slot| slot.port.reset());
+    }
+
+    /// What a guest has programmed, and what is in which slot.
+    pub(crate) fn save(&self) -> PlatformState {
+        let Self { config_address, host, host_registers, host_registers_base: _, ports } = self;
+        PlatformState {
+            config_address: *config_address,
+            host: host.clone(),
+            host_registers: host_registers.clone(),
+            ports: ports.iter().map(|Slot { port, face: _ }| port.clone()).collect(),
+        }
+    }
+
+    /// Makes the bridges what they were, if as many ports have the same slots occupied.
+    pub(crate) fn load(&mut self, state: &PlatformState) -> Result<(), LoadError> {
+        let PlatformState { config_address, host, host_registers, ports } = state;
+        if ports.len() != self.ports.len() {
+            return Err(LoadError::Ports { saved: ports.len(), ports: self.ports.len() });
+        }
+        for (port, (saved, slot)) in (0u8..).zip(ports.iter().zip(&self.ports)) {
+            match (saved.presence(), slot.port.presence()) {
+                (Presence::Plugged, Presence::Empty) => return Err(LoadError::Missing { port }),
+                (Presence::Empty, Presence::Plugged) => return Err(LoadError::Unknown { port }),
+                (Presence::Plugged, Presence::Plugged) | (Presence::Empty, Presence::Empty) => {}
+            }
+        }
+        self.config_address = *config_address;
+        (self.host, self.host_registers) = (host.clone(), host_registers.clone());
+        self.ports.iter_mut().zip(ports).for_each(|(slot, saved)| slot.port = saved.clone());
+        Ok(())
     }
 
     pub(crate) fn function(&mut self, bus: u8, device: u8, function: u8) -> Option<Function<'_>> {

@@ -32,6 +32,7 @@ use crate::host_bridge_block::RoutesChange;
 use crate::msix::MsixMessage;
 use crate::publications::{Epoch, PublicationListener, Publications};
 use crate::register_slots::{Placement, Shown};
+use crate::saved::{LoadError, PlatformState};
 
 /// The bus of the host bridge.
 pub const HOST_BRIDGE_BUS: u8 = 0x00;
@@ -346,6 +347,27 @@ impl Platform {
         self.route(Vec::new());
         drop(bridges);
         self.settle_slots();
+    }
+
+    /// What a guest has programmed of all that is above the devices, and which ports have one. Only while nobody accesses
+    /// the platform.
+    pub fn save(&self) -> PlatformState {
+        self.bridges().save()
+    }
+
+    /// Makes everything above the devices answer as it did when `state` was saved. The devices are plugged already. Only
+    /// while nobody accesses the platform; slots have moved when it returns.
+    ///
+    /// # Errors
+    ///
+    /// Other ports have devices; nothing has changed then.
+    pub fn load(&self, state: &PlatformState) -> Result<(), LoadError> {
+        let mut bridges = self.bridges_mut();
+        bridges.load(state)?;
+        self.route(bridges.host_registers.routes());
+        drop(bridges);
+        self.settle_slots();
+        Ok(())
     }
 
     /// Lets a device tell when it has moved. The platform holds the device: it must not be held by it.

@@ -17,6 +17,7 @@ use wire::component::{
 use crate::dwords::{self, DwordWrite};
 use crate::face::CommandedWrite;
 use crate::hdm_decoder::{self, DecoderWrite, HdmDecoder, LastRegister};
+use crate::saved::{CommittedDecoder, LoadError, same_as_state};
 
 const RAS_POINTER: usize = 0x80;
 const HDM_POINTER: usize = 0x110;
@@ -39,10 +40,10 @@ pub enum DecoderStatus {
 }
 
 /// The block's registers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ComponentBlock {
-    global_control: u32,
-    decoders: [HdmDecoder; HDM_DEVICE_DECODERS_MAX],
+    pub(crate) global_control: u32,
+    pub(crate) decoders: [HdmDecoder; HDM_DEVICE_DECODERS_MAX],
 }
 
 impl ComponentBlock {
@@ -75,6 +76,24 @@ impl ComponentBlock {
     /// Whether every commit and its undoing has been answered.
     pub(crate) fn is_settled(&self) -> bool {
         self.decoders.iter().all(HdmDecoder::is_settled)
+    }
+
+    /// The first decoder that waits for its answer.
+    pub(crate) fn unanswered(&self) -> Option<u8> {
+        (0u8..).zip(&self.decoders).find(|(_, decoder)| !decoder.is_settled()).map(|(index, _)| index)
+    }
+
+    /// Whether a saved block is one of the device's state, which this block shows.
+    pub(crate) fn check(&self, saved: &Self) -> Result<(), LoadError> {
+        let Self { global_control, decoders } = saved;
+        same_as_state("HDM decoder global control", GLOBAL_CONTROL, *global_control, self.global_control)?;
+        for (decoder, (saved, here)) in (0u8..).zip(decoders.iter().zip(&self.decoders)) {
+            let (saved, state) = (committed(saved), committed(here));
+            if saved != state {
+                return Err(LoadError::Decoder { decoder, saved, state });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn restore_global_control(&mut self, control: u32) {
@@ -128,6 +147,13 @@ impl ComponentBlock {
             _ => 0,
         }
     }
+}
+
+/// What a decoder decodes, if it does.
+fn committed(decoder: &HdmDecoder) -> Option<CommittedDecoder> {
+    let HdmDecoder { base, size: size_bytes, last: skip_bytes, control } = *decoder;
+    let shown = CommittedDecoder { base: Hpa(base), size_bytes, skip_bytes, control: control.into() };
+    control.committed().then_some(shown)
 }
 
 const ARRAY_RAS: u64 = ARRAY + 4;

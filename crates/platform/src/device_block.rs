@@ -20,8 +20,8 @@ use memory::{HostMemory, HostMemoryError};
 use wire::registers::{
     CAPABILITIES_ARRAY_ID, CAPABILITIES_ARRAY_VERSION, CAPABILITY_DEVICE_STATUS, CAPABILITY_DEVICE_STATUS_VERSION,
     CAPABILITY_HEADER_STRIDE_BYTES, CAPABILITY_MEMORY_DEVICE_STATUS, CAPABILITY_PRIMARY_MAILBOX, CapabilitiesArray,
-    CapabilityHeader, DEVICE_STATUS_LEN_BYTES, DEVICE_TYPE_MEMORY, MAILBOX_TYPE_MEMORY_DEVICE, MEDIA_READY,
-    MEMORY_DEVICE_STATUS_LEN_BYTES, MemoryDeviceStatus,
+    CapabilityHeader, DEVICE_STATUS_LEN_BYTES, DEVICE_TYPE_MEMORY, MAILBOX_PAYLOAD_MAX_LOG2, MAILBOX_PAYLOAD_MIN_LOG2,
+    MAILBOX_TYPE_MEMORY_DEVICE, MEDIA_READY, MEMORY_DEVICE_STATUS_LEN_BYTES, MemoryDeviceStatus,
 };
 use wire::{
     MAILBOX_CAPABILITIES, MAILBOX_COMMAND, MAILBOX_CONTROL, MAILBOX_PAYLOAD, MAILBOX_STATUS, MailboxCapabilities,
@@ -30,6 +30,7 @@ use wire::{
 
 use crate::dwords::{self, DwordWrite};
 use crate::register_page::RegisterPage;
+use crate::saved::{LoadError, same_as_state};
 
 const DEVICE_STATUS: u64 = 0x80;
 const MEMORY_DEVICE_STATUS: u64 = 0x88;
@@ -75,6 +76,32 @@ pub(crate) enum CompletionInterrupt {
     NotWanted,
     /// The host has set the doorbell interrupt bit.
     Wanted,
+}
+
+/// What the registers hold, and what is in the payload area.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceRegisters {
+    pub(crate) event_status: u64,
+    /// Without the doorbell: no command is under way.
+    pub(crate) control: MailboxControl,
+    pub(crate) command: MailboxCommand,
+    pub(crate) status: MailboxStatus,
+    /// Of the payload area.
+    pub(crate) payload_len: usize,
+    /// Up to the last byte that is not zero.
+    pub(crate) payload: Vec<u8>,
+}
+
+impl DeviceRegisters {
+    /// Whether guest and device can have brought the registers to these values.
+    pub(crate) fn is_possible(&self) -> bool {
+        let Self { event_status: _, control, command, status, payload_len, payload } = self;
+        let lens = 1 << MAILBOX_PAYLOAD_MIN_LOG2..=1usize << MAILBOX_PAYLOAD_MAX_LOG2;
+        let has_bits = u32::from(*control) & !u32::from(MailboxControl::new().with_doorbell_interrupt(true)) == 0
+            && u64::from(*command) & !u64::from(writable_command()) == 0
+            && *status == MailboxStatus::new().with_return_code(status.return_code());
+        has_bits && payload_len.is_power_of_two() && lens.contains(payload_len) && payload.len() <= *payload_len
+    }
 }
 
 /// The block's registers.
@@ -165,8 +192,7 @@ impl DeviceBlock {
     }
 
     fn write_command(&mut self, write: DwordWrite) {
-        let writable = MailboxCommand::new().with_opcode(u16::MAX).with_payload_len_bytes(0x1f_ffff);
-        self.command = dwords::merge_half(self.command.into(), write, writable.into()).into();
+        self.command = dwords::merge_half(self.command.into(), write, writable_command().into()).into();
     }
 
     fn write_control(&mut self, write: DwordWrite) -> ControlWrite {
@@ -216,6 +242,43 @@ impl DeviceBlock {
     /// Sets the control register to what it was before this process began, without a command under way.
     pub(crate) fn restore_control(&mut self, control: u32) {
         self.control = MailboxControl::from(control).with_doorbell(false);
+        self.show();
+    }
+
+    /// All that a guest reads here and that is not fixed. No command is under way.
+    pub(crate) fn save(&self) -> DeviceRegisters {
+        let Self { event_status, control, command, status, payload: area, payload_len, page: _ } = self;
+        let mut payload = vec![0; *payload_len];
+        // It is inside the area.
+        area.read(0, &mut payload).ok();
+        payload.truncate(payload.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        DeviceRegisters {
+            event_status: *event_status,
+            control: *control,
+            command: *command,
+            status: *status,
+            payload_len: *payload_len,
+            payload,
+        }
+    }
+
+    /// Whether saved registers are those of the device's state, which these show.
+    pub(crate) fn check(&self, saved: &DeviceRegisters) -> Result<(), LoadError> {
+        let DeviceRegisters { event_status, control, command: _, status: _, payload_len, payload: _ } = saved;
+        if *payload_len != self.payload_len {
+            return Err(LoadError::PayloadLen { saved_len_bytes: *payload_len, len_bytes: self.payload_len });
+        }
+        same_as_state("event status register", DEVICE_STATUS, *event_status, self.event_status)?;
+        let (saved, here) = (u32::from(*control), u32::from(self.control.with_doorbell(false)));
+        same_as_state("mailbox control register", CONTROL, saved, here)
+    }
+
+    /// Makes the block what it was when the registers were saved.
+    pub(crate) fn load(&mut self, saved: &DeviceRegisters) {
+        let DeviceRegisters { event_status, control, command, status, payload_len, payload } = saved;
+        (self.event_status, self.control, self.command, self.status) = (*event_status, *control, *command, *status);
+        self.fill_payload(0, payload);
+        self.fill_payload(payload.len() as u64, &vec![0; payload_len - payload.len()]);
         self.show();
     }
 
@@ -285,6 +348,11 @@ impl DeviceBlock {
             _ => 0,
         }
     }
+}
+
+/// The bits of the command register that a host can write.
+fn writable_command() -> MailboxCommand {
+    MailboxCommand::new().with_opcode(u16::MAX).with_payload_len_bytes(0x1f_ffff)
 }
 
 /// How many of `len` bytes from `offset` on come before the payload area.

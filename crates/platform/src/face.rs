@@ -28,6 +28,7 @@ use crate::component_block::{ComponentBlock, DecoderStatus};
 use crate::device_block::{CompletionInterrupt, DeviceBlock, MailboxCommandImage};
 use crate::msix::{Msix, MsixGate, MsixMessage};
 use crate::publications::{Epoch, Publications};
+use crate::saved::{FaceState, LoadError, SaveError};
 
 /// Where commanded writes go: the device's actors. It is called from vCPU threads and must never wait for anything.
 pub trait CommandSink: Send + Sync {
@@ -359,6 +360,42 @@ impl Face {
         self.registers().component.restore_decoder(decoder, base, size_bytes, skip_bytes, control);
     }
 
+    // A guest that is saved, and one that goes on.
+
+    /// All registers as a guest reads them, but for configuration space, all of which is the device's state. Only while
+    /// nobody accesses the device, guest or actor.
+    ///
+    /// # Errors
+    ///
+    /// Something that the guest asked for is not answered.
+    pub fn save(&self) -> Result<FaceState, SaveError> {
+        let registers = self.registers();
+        let Registers { config: _, bars: _, device, component, msix, outgoing } = &*registers;
+        if device.is_command_under_way() {
+            return Err(SaveError::CommandUnderWay);
+        }
+        if let Some(decoder) = component.unanswered() {
+            return Err(SaveError::DecoderUnanswered { decoder });
+        }
+        if !outgoing.is_empty() {
+            return Err(SaveError::Untold { untold: outgoing.len() });
+        }
+        Ok(FaceState { device: device.save(), component: component.clone(), msix: msix.clone() })
+    }
+
+    /// Makes the registers read as they did when `state` was saved, and sends no interrupt. The device shows its state of
+    /// that moment already: configuration space, what the `restore_*` functions set, and committed decoders. Only while
+    /// nobody accesses the device, guest or actor.
+    ///
+    /// # Errors
+    ///
+    /// The device differs from the one that was saved; nothing has changed then.
+    pub fn load(&self, state: &FaceState) -> Result<(), LoadError> {
+        let mut loaded = Ok(());
+        self.publish(|registers| loaded = registers.load(state));
+        loaded
+    }
+
     fn publish(&self, publication: impl FnOnce(&mut Registers)) {
         self.change(publication);
         self.publications.announce();
@@ -433,6 +470,16 @@ impl Registers {
             msix: Msix::new(),
             outgoing: VecDeque::new(),
         })
+    }
+
+    fn load(&mut self, state: &FaceState) -> Result<(), LoadError> {
+        let FaceState { device, component, msix } = state;
+        self.device.check(device)?;
+        self.component.check(component)?;
+        self.msix.check(msix)?;
+        self.device.load(device);
+        (self.component, self.msix) = (component.clone(), msix.clone());
+        Ok(())
     }
 
     fn is_settled(&self) -> bool {

@@ -46,7 +46,7 @@ pub(crate) enum DecoderWrite {
 }
 
 /// One decoder.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HdmDecoder {
     pub(crate) base: u64,
     pub(crate) size: u64,
@@ -86,6 +86,17 @@ impl HdmDecoder {
         self.control.set_error_not_committed(asked && status == DecoderStatus::Error);
     }
 
+    /// Whether a host can have brought the registers to these values.
+    pub(crate) fn is_possible(&self, last: LastRegister) -> bool {
+        let Self { base, size, last: last_register, control } = *self;
+        let low = |register: u64, mask: u32| register as u32 & !mask == 0;
+        let has_fields = low(base, HDM_DECODER_LOW_MASK) && low(size, HDM_DECODER_LOW_MASK);
+        let shown = control.committed() || control.error_not_committed();
+        let is_answer = !(shown && !control.commit() || control.committed() && control.error_not_committed());
+        let bits = writable_control().with_committed(true).with_error_not_committed(true);
+        has_fields && low(last_register, last.low_mask()) && is_answer && u32::from(control) & !u32::from(bits) == 0
+    }
+
     /// Whether the control register shows the answer to what was last asked of it.
     pub(crate) fn is_settled(&self) -> bool {
         let control = self.control;
@@ -119,13 +130,7 @@ impl HdmDecoder {
         if old.committed() && old.lock_on_commit() {
             return DecoderWrite::Staged;
         }
-        let writable = HdmDecoderControl::new()
-            .with_interleave_granularity(0xf)
-            .with_interleave_ways(0xf)
-            .with_lock_on_commit(true)
-            .with_commit(true)
-            .with_host_only(true);
-        let new = HdmDecoderControl::from(write.merge(old.into(), writable.into()));
+        let new = HdmDecoderControl::from(write.merge(old.into(), writable_control().into()));
         match (old.commit(), new.commit()) {
             (true, true) => DecoderWrite::Staged,
             (true, false) => {
@@ -145,10 +150,23 @@ impl HdmDecoder {
     }
 }
 
+/// The bits of a control register that a host can write.
+fn writable_control() -> HdmDecoderControl {
+    HdmDecoderControl::new()
+        .with_interleave_granularity(0xf)
+        .with_interleave_ways(0xf)
+        .with_lock_on_commit(true)
+        .with_commit(true)
+        .with_host_only(true)
+}
+
 /// The global control register after a write.
 pub(crate) fn global_control(old: u32, write: DwordWrite) -> u32 {
-    write.merge(old, HdmGlobalControl::new().with_hdm_enable(true).into())
+    write.merge(old, GLOBAL_CONTROL_WRITABLE)
 }
+
+/// The bits of the global control register that a host can write.
+pub(crate) const GLOBAL_CONTROL_WRITABLE: u32 = HdmGlobalControl::new().with_hdm_enable(true).into_bits();
 
 /// Which decoder, and where in it, for an offset into the decoders.
 pub(crate) fn place(into: u64) -> (u8, usize) {

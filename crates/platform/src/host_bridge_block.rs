@@ -50,10 +50,10 @@ pub(crate) enum RoutesChange {
 }
 
 /// The block's registers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HostBridgeBlock {
-    global_control: u32,
-    decoders: [HdmDecoder; DECODER_COUNT],
+    pub(crate) global_control: u32,
+    pub(crate) decoders: [HdmDecoder; DECODER_COUNT],
 }
 
 impl HostBridgeBlock {
@@ -78,6 +78,14 @@ impl HostBridgeBlock {
     /// What the committed decoders spread over root ports.
     pub(crate) fn routes(&self) -> Vec<Route> {
         self.decoders.iter().filter(|decoder| decoder.control.committed()).filter_map(|d| route(d).flatten()).collect()
+    }
+
+    /// Whether what is committed can be, all of it at once.
+    pub(crate) fn is_possible(&self) -> bool {
+        let committed = self.decoders.iter().filter(|decoder| decoder.control.committed());
+        let Some(routes) = committed.map(route).collect::<Option<Vec<_>>>() else { return false };
+        let routes: Vec<_> = routes.into_iter().flatten().collect();
+        !(1..routes.len()).any(|index| routes[..index].iter().any(|other| other.overlaps(&routes[index])))
     }
 
     fn write_decoder(&mut self, write: DwordWrite) -> RoutesChange {

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Start with [`Platform`] for the guest's side, with [`Face`] for the actors' side, and with [`qtest`] for a driver
-//! that is another program. Deliberately absent: ACPI tables,
-//! a virtual machine monitor, and every decision about what a command or a register write means.
+//! that is another program. What a guest has programmed is kept as [`FaceState`] and [`PlatformState`]. Deliberately absent:
+//! ACPI tables, a virtual machine monitor, and every decision about what a command or a register write means.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -30,6 +30,7 @@ mod publications;
 pub mod qtest;
 mod register_page;
 mod register_slots;
+mod saved;
 
 pub use address_map::{AddressMap, CXL_HOST_REGISTERS_LEN_BYTES, ECAM_BASE, ECAM_LEN_BYTES, MMIO_BASE, MMIO_LEN_BYTES};
 pub use bus::{AttachError, HOST_BRIDGE_BUS, Platform, PlatformParts, PlugError, ROOT_PORT_BUS, Settled};
@@ -38,3 +39,7 @@ pub use device_block::MailboxCommandImage;
 pub use face::{BarIndex, CommandSink, CommandedWrite, Face, InterruptLine};
 pub use msix::MsixMessage;
 pub use publications::{Epoch, PublicationListener, Publications};
+pub use saved::{
+    CommittedDecoder, FACE_STATE_VERSION, FaceState, LoadError, PLATFORM_STATE_VERSION, PlatformState, SaveError,
+    SavedError,
+};

@@ -13,12 +13,13 @@ use wire::config_space::{MSIX_TABLE_ENTRY_LEN_BYTES, MSIX_VECTOR_MASKED};
 
 use crate::dwords;
 use crate::face::CommandedWrite;
+use crate::saved::{LoadError, same_as_state};
 
 const TABLE: u64 = MSIX_TABLE_OFFSET as u64;
 const TABLE_END: u64 = TABLE + MSIX_TABLE_BYTES as u64;
 const PENDING: u64 = MSIX_PENDING_OFFSET as u64;
 const PENDING_END: u64 = PENDING + 8;
-const _: () = assert!(MSIX_VECTORS <= 64 && TABLE_END <= PENDING);
+const _: () = assert!(MSIX_VECTORS < 64 && TABLE_END <= PENDING);
 
 /// One message-signalled interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +44,41 @@ pub(crate) enum MsixGate {
 }
 
 /// The table and the pending bits.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Msix {
-    table: Vec<u8>,
+    table: [u8; MSIX_TABLE_BYTES],
     pending: u64,
 }
 
 impl Msix {
     /// Every vector masked, none pending.
     pub(crate) fn new() -> Self {
-        Self { table: power_on_msix(), pending: 0 }
+        let mut msix = Self { table: [0; MSIX_TABLE_BYTES], pending: 0 };
+        msix.restore(&power_on_msix());
+        msix
+    }
+
+    /// A table and pending bits that were saved; `None` where no host can have written them so.
+    pub(crate) fn of(table: [u8; MSIX_TABLE_BYTES], pending: u64) -> Option<Self> {
+        let msix = Self { table, pending };
+        let is_written = |at: usize| msix.dword(at as u64) & !writable(at as u64) == 0;
+        ((0..MSIX_TABLE_BYTES).step_by(4).all(is_written) && pending >> MSIX_VECTORS == 0).then_some(msix)
+    }
+
+    /// The table, and the pending bits.
+    pub(crate) fn parts(&self) -> (&[u8; MSIX_TABLE_BYTES], u64) {
+        let Self { table, pending } = self;
+        (table, *pending)
+    }
+
+    /// Whether saved registers are those of the device's state, which these show. Pending bits are no part of it.
+    pub(crate) fn check(&self, saved: &Self) -> Result<(), LoadError> {
+        let Self { table, pending: _ } = saved;
+        let differs = table.iter().zip(&self.table).position(|(saved, here)| saved != here);
+        differs.map_or(Ok(()), |at| {
+            let at = at as u64 & !3;
+            same_as_state("MSI-X table", TABLE + at, saved.dword(at), self.dword(at))
+        })
     }
 
     /// A table from before this process began. One of another length is not taken.

@@ -8,6 +8,8 @@
 //! Deliberately absent: interrupts of a slot (its status is polled), error reporting, IO windows, and the secondary bus
 //! reset (its bit is storage).
 
+use std::collections::BTreeMap;
+
 use device::config_space::{ConfigLayout, ConfigWrite, WrittenRegisters};
 use wire::Hpa;
 use wire::component::COMPONENT_BLOCK_LEN_BYTES;
@@ -18,7 +20,7 @@ use crate::config_access::lanes;
 use crate::port_dvsecs;
 
 /// The host bridge of bus 0. Its ids and PCIEXBAR are those of QEMU's q35 machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HostBridge {
     written: WrittenRegisters,
     ecam: Option<Ecam>,
@@ -38,6 +40,24 @@ const PCIEXBAR_HIGH: u16 = PCIEXBAR + 4;
 const PCIEXBAR_POWER_ON: u32 = ECAM_BASE.0 as u32;
 
 impl HostBridge {
+    /// The bridge with registers that a host has written.
+    ///
+    /// # Errors
+    ///
+    /// No host can have written them so.
+    pub(crate) fn of(dwords: BTreeMap<u16, u32>) -> Result<Self, String> {
+        let mut bridge = Self { written: WrittenRegisters::from_dwords(&HostBridgeIdentity, dwords)?, ecam: None };
+        bridge.ecam = bridge.programmed_ecam();
+        Ok(bridge)
+    }
+
+    /// The registers that a host has written.
+    pub(crate) fn written(&self) -> &WrittenRegisters {
+        // ECAM is where they say.
+        let Self { written, ecam: _ } = self;
+        written
+    }
+
     /// What a host reads.
     pub(crate) fn read(&self, offset: u16, width: u8) -> u32 {
         self.written.read(&HostBridgeIdentity, offset, width)
@@ -95,7 +115,7 @@ impl ConfigLayout for HostBridgeIdentity {
 }
 
 /// A root port: a bridge between the root bus and the bus of one device. Its ids are those of QEMU's CXL root port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RootPort {
     identity: PortIdentity,
     written: WrittenRegisters,
@@ -118,7 +138,7 @@ struct PortIdentity {
 }
 
 /// What the registers say about accesses that the port sees; worked out when they change, because every access asks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Forwarding {
     secondary_bus: Option<u8>,
     /// First and last address of the two windows, while memory space is on; empty where the first is above the last.
@@ -152,7 +172,44 @@ const PRESENCE: u16 = 1 << 6;
 /// Slot status: the state of the data link has changed; a host clears it by writing it.
 const LINK_CHANGED: u16 = 1 << 8;
 
+/// What a root port is made of; the rest follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RootPortParts {
+    pub(crate) written: BTreeMap<u16, u32>,
+    pub(crate) presence: Presence,
+    pub(crate) changes: u16,
+}
+
 impl RootPort {
+    /// The port with this number, as its parts say.
+    ///
+    /// # Errors
+    ///
+    /// No host and no slot can have made them so.
+    pub(crate) fn of(port: u8, parts: RootPortParts) -> Result<Self, String> {
+        let RootPortParts { written, presence, changes } = parts;
+        if changes & !(PRESENCE_CHANGED | LINK_CHANGED) != 0 {
+            return Err(format!("a slot has no changes {changes:#06x}"));
+        }
+        let identity = PortIdentity { port };
+        let written = WrittenRegisters::from_dwords(&identity, written)?;
+        let mut port = Self { identity, written, presence, changes, forwarding: Forwarding::default() };
+        port.forwarding = port.programmed();
+        Ok(port)
+    }
+
+    /// What the port is made of.
+    pub(crate) fn parts(&self) -> RootPortParts {
+        // Its number is its place, and what it forwards follows from what was written.
+        let Self { identity: _, written, presence, changes, forwarding: _ } = self;
+        RootPortParts { written: written.dwords().clone(), presence: *presence, changes: *changes }
+    }
+
+    /// Whether there is a device in the slot.
+    pub(crate) fn presence(&self) -> Presence {
+        self.presence
+    }
+
     /// The port with this number, at power-on, its slot empty.
     pub(crate) fn new(port: u8) -> Self {
         Self {

@@ -19,6 +19,7 @@ mod image;
 mod interrupts;
 mod jobs;
 mod machine;
+mod saved;
 mod vcpu;
 mod vm;
 
@@ -31,6 +32,7 @@ pub use interrupts::{Interrupts, Message, ROUTES_MAX};
 pub use jobs::{
     AccessWidth, COPY_LEN_BYTES_MAX, Commanded, Counted, Job, JobAnswer, JobError, RunningJob, SweepAccess, Watched,
 };
-pub use machine::{GuestWord, Machine, MachineError, MachineRequest, MachineState, Observer};
-pub use vcpu::{DeathReason, LoadError, Registers, VcpuDeath, VcpuState};
+pub use machine::{GuestWord, Machine, MachineError, MachineRequest, Observer};
+pub use saved::{MACHINE_STATE_VERSION, MachineState, SavedError};
+pub use vcpu::{DeathReason, LoadError, MissingFeatures, Registers, VcpuDeath};
 pub use vm::{Facts, Unavailable, Virtualization, Vm, probe};

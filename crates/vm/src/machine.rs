@@ -21,10 +21,9 @@ use guest::place::{
     self, BOOT_PAGE, PORT_DONE, PORT_FAULT, PORT_PANIC, PORT_STATUS, STATUS_PAGE, VECTOR_KICK, vcpu_block,
 };
 use guest::{BootPage, StatusPage, StatusState, VcpuPage};
-use kvm_bindings::kvm_clock_data;
+use kvm_bindings::{kvm_clock_data, kvm_cpuid_entry2};
 use kvm_ioctls::Kvm;
 use memory::{HostMemory, OutOfRange};
-use serde::{Deserialize, Serialize};
 use vmm_sys_util::errno;
 
 use crate::counters::ExitCounts;
@@ -34,10 +33,11 @@ use crate::guest_memory::{
 };
 use crate::interrupts::Message;
 use crate::jobs::{Job, JobAnswer, JobDesk, JobError, RunningJob};
+use crate::saved::MachineState;
 use crate::vcpu::{
-    self, BootRegisters, DeathReason, Life, LoadError, OwnPort, Registers, Vcpu, VcpuDeath, VcpuEvents, VcpuState, Wish,
+    self, BootRegisters, DeathReason, Life, LoadError, OwnPort, Registers, Vcpu, VcpuDeath, VcpuEvents, Wish,
 };
-use crate::vm::Vm;
+use crate::vm::{Virtualization, Vm};
 
 /// Where messages to a vCPU are written; its number stands at bit 12.
 const MESSAGE_BASE: u64 = 0xfee0_0000;
@@ -127,13 +127,6 @@ pub enum MachineError {
     },
 }
 
-/// All of a machine but its memory and devices.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MachineState {
-    vcpus: Vec<VcpuState>,
-    clock: kvm_clock_data,
-}
-
 /// A machine.
 pub struct Machine {
     // First, so that no vCPU runs when the rest goes.
@@ -144,6 +137,8 @@ pub struct Machine {
     driver: Option<GuestDriver>,
     tsc_khz: u64,
     msrs: Vec<u32>,
+    /// What the host offers a guest.
+    cpuid: Vec<kvm_cpuid_entry2>,
     /// One that steers at a time.
     steering: Mutex<()>,
     vm: Arc<Vm>,
@@ -182,12 +177,13 @@ impl Machine {
         let listed = Kvm::new().and_then(|kvm| kvm.get_msr_index_list());
         let listed = listed.map_err(|error| refused("list model specific registers", error))?;
         let msrs = vcpu::readable_msrs(first, listed.as_slice());
+        let cpuid = vcpu::read_cpuid(first).map_err(|error| refused("say what a vCPU can do", error))?;
         let start = |(number, fd)| {
             let events: Arc<dyn VcpuEvents> = Arc::clone(&shared) as _;
             Vcpu::start(number, fd, events).map_err(|source| MachineError::Thread { vcpu: number, source })
         };
         let vcpus = (0..).zip(fds).map(start).collect::<Result<_, _>>()?;
-        Ok(Self { vcpus, shared, layout, platform, driver, tsc_khz, msrs, steering: Mutex::new(()), vm })
+        Ok(Self { vcpus, shared, layout, platform, driver, tsc_khz, msrs, cpuid, steering: Mutex::new(()), vm })
     }
 
     /// Puts the guest at its begin: memory, registers, interrupts. For the first boot and for resets; the processors must
@@ -234,7 +230,7 @@ impl Machine {
         self.shared.desks.iter().for_each(|desk| desk.ring(true));
     }
 
-    /// All of it but memory and devices. The processors must stand still.
+    /// All of it but memory and devices. The processors must stand still, and nobody may send it messages meanwhile.
     pub fn save(&self) -> Result<MachineState, MachineError> {
         let _steering = self.steer();
         self.check_still()?;
@@ -242,20 +238,30 @@ impl Machine {
         let vcpus = self.vcpus.iter().map(save).collect::<Result<_, _>>();
         let vcpus = vcpus.map_err(|error| refused("save a vCPU", error))?;
         let clock = self.vm.fd().get_clock().map_err(|error| refused("save its clock", error))?;
-        Ok(MachineState { vcpus, clock })
+        Ok(MachineState {
+            guest_abi: guest::ABI,
+            virtualization: self.vm.facts().virtualization,
+            tsc_khz: self.tsc_khz,
+            clock_ns: clock.clock,
+            free_ram: self.layout.free(),
+            vcpus,
+        })
     }
 
     /// Makes it what another was, whose memory is there already. The processors must stand still. `wall_ms` is the time.
+    ///
+    /// # Errors
+    ///
+    /// The state is of a guest that cannot go on here; nothing has changed then. Or KVM refuses a part of it: the machine is
+    /// neither the one nor the other then, until it is booted or loaded anew.
     pub fn load(&self, state: &MachineState, wall_ms: u64) -> Result<(), MachineError> {
         let _steering = self.steer();
         self.check_still()?;
-        if state.vcpus.len() != self.vcpus.len() {
-            return Err(LoadError::Vcpus { saved: state.vcpus.len(), vcpus: self.vcpus.len() }.into());
-        }
-        // The host adds flags of its own that it does not take back.
-        let clock = kvm_clock_data { clock: state.clock.clock, ..Default::default() };
+        self.check_fits(state)?;
+        let MachineState { guest_abi: _, virtualization: _, tsc_khz: _, clock_ns, free_ram: _, vcpus } = state;
+        let clock = kvm_clock_data { clock: *clock_ns, ..Default::default() };
         self.vm.fd().set_clock(&clock).map_err(|error| refused("load its clock", error))?;
-        for (number, (vcpu, state)) in (0..).zip(self.vcpus.iter().zip(&state.vcpus)) {
+        for (number, (vcpu, state)) in (0..).zip(self.vcpus.iter().zip(vcpus)) {
             vcpu::load(&vcpu.fd(), number, state)?;
             vcpu.forget_pending();
         }
@@ -349,6 +355,29 @@ impl Machine {
     fn raise_boot_word(&self, offset: usize) {
         let value = self.shared.pages.word(BOOT_PAGE + offset as u64);
         self.set_boot_word(offset, value.wrapping_add(1));
+    }
+
+    /// Whether the guest of a state can go on here. Its time stamp counter may be another: the guest is told.
+    fn check_fits(&self, state: &MachineState) -> Result<(), LoadError> {
+        let MachineState { guest_abi, virtualization, tsc_khz: _, clock_ns: _, free_ram, vcpus } = state;
+        if *guest_abi != guest::ABI {
+            return Err(LoadError::GuestAbi { saved: *guest_abi, known: guest::ABI });
+        }
+        let here = self.vm.facts().virtualization;
+        let are_known = ![*virtualization, here].contains(&Virtualization::Unknown);
+        if are_known && *virtualization != here {
+            return Err(LoadError::Virtualization { saved: *virtualization, here });
+        }
+        if vcpus.len() != self.vcpus.len() {
+            return Err(LoadError::Vcpus { saved: vcpus.len(), vcpus: self.vcpus.len() });
+        }
+        if *free_ram != self.layout.free() {
+            return Err(LoadError::Layout { saved: *free_ram, here: self.layout.free() });
+        }
+        let mut missing = (0..).zip(vcpus).filter_map(|(vcpu, state)| {
+            Some(LoadError::Features { vcpu, missing: vcpu::missing_features(&state.cpuid, &self.cpuid)? })
+        });
+        missing.next().map_or(Ok(()), Err)
     }
 
     fn check_still(&self) -> Result<(), MachineError> {

@@ -14,11 +14,11 @@ use std::io;
 use std::path::Path;
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY,
-    KVM_X86_QUIRK_SLOT_ZAP_ALL, kvm_enable_cap, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES,
+    KVM_MEM_READONLY, KVM_X86_QUIRK_SLOT_ZAP_ALL, kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use memory::{Hypervisor, SlotAccess, SlotRegion};
+use memory::{Hypervisor, SlotAccess, SlotLog, SlotRegion};
 use vmm_sys_util::errno;
 
 const DEVICE: &str = "/dev/kvm";
@@ -164,26 +164,47 @@ impl Hypervisor for Vm {
         self.facts.slot_limit
     }
 
-    unsafe fn set_slot(&self, number: u32, region: SlotRegion) -> io::Result<()> {
-        let flags = match region.access {
-            SlotAccess::ReadWrite => 0,
-            SlotAccess::ReadOnly => KVM_MEM_READONLY,
-        };
-        let slot = kvm_userspace_memory_region {
-            slot: number,
-            flags,
-            guest_phys_addr: region.hpa.0,
-            memory_size: region.len_bytes,
-            userspace_addr: region.host_address as u64,
-        };
+    unsafe fn set_slot(&self, number: u32, region: SlotRegion, log: SlotLog) -> io::Result<()> {
         // SAFETY: the caller promises that the memory stays mapped until the slot is cleared or the VM is gone.
-        unsafe { self.vm.set_user_memory_region(slot) }.map_err(io_error)
+        unsafe { self.vm.set_user_memory_region(slot(number, region, log)) }.map_err(io_error)
+    }
+
+    unsafe fn set_log(&self, number: u32, region: SlotRegion, log: SlotLog) -> io::Result<()> {
+        // SAFETY: the caller promises that the region is the slot's: only its flags change.
+        unsafe { self.vm.set_user_memory_region(slot(number, region, log)) }.map_err(io_error)
+    }
+
+    // Plain: it protects the pages again at once. With KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 that would be a call of its own
+    // for each stretch that was copied, which only pays where copying takes much longer than the guest's next store.
+    unsafe fn dirty_log(&self, number: u32, len_bytes: u64) -> io::Result<Vec<u64>> {
+        // The kernel writes as many bits as the slot has pages: that is why the length is the caller's promise.
+        self.vm.get_dirty_log(number, len_bytes as usize).map_err(io_error)
     }
 
     fn clear_slot(&self, number: u32) -> io::Result<()> {
         let slot = kvm_userspace_memory_region { slot: number, ..Default::default() };
         // SAFETY: a length of 0 shows the guest less memory than before, none of it new.
         unsafe { self.vm.set_user_memory_region(slot) }.map_err(io_error)
+    }
+}
+
+/// A slot as KVM is told of it.
+fn slot(number: u32, region: SlotRegion, log: SlotLog) -> kvm_userspace_memory_region {
+    let SlotRegion { hpa, len_bytes, host_address, access } = region;
+    let access = match access {
+        SlotAccess::ReadWrite => 0,
+        SlotAccess::ReadOnly => KVM_MEM_READONLY,
+    };
+    let log = match log {
+        SlotLog::Off => 0,
+        SlotLog::On => KVM_MEM_LOG_DIRTY_PAGES,
+    };
+    kvm_userspace_memory_region {
+        slot: number,
+        flags: access | log,
+        guest_phys_addr: hpa.0,
+        memory_size: len_bytes,
+        userspace_addr: host_address as u64,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads and writes of host memory.
+//! Reads and writes of host memory. A write marks its pages where they are tracked.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
@@ -52,6 +52,7 @@ impl HostMemory {
         let slice = self.slice(offset_bytes, from.len())?;
         if self.takes_writes() {
             slice.copy_from(from);
+            self.mark_written(offset_bytes, from.len());
         }
         Ok(())
     }
@@ -96,6 +97,7 @@ macro_rules! accesses {
                         Ok(place) => place.store(value.to_le(), Ordering::Relaxed),
                         Err(_) => slice.copy_from(&value.to_le_bytes()),
                     }
+                    self.mark_written(offset_bytes, size_of::<$int>());
                     Ok(())
                 }
             )*

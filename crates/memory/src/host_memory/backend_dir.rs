@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -181,17 +181,25 @@ impl CreatedFile {
 
 fn check_regular(fd: &OwnedFd, asked: &str) -> Result<(), FileError> {
     let path = asked.to_owned();
-    let stat = rustix::fs::fstat(fd).map_err(|errno| FileError::Open { path: path.clone(), source: errno.into() })?;
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => return Ok(()),
-        FileType::Directory => FileKind::Directory,
-        FileType::Fifo => FileKind::Fifo,
-        FileType::Socket => FileKind::Socket,
-        FileType::CharacterDevice => FileKind::CharacterDevice,
-        FileType::BlockDevice => FileKind::BlockDevice,
-        _ => FileKind::Other,
-    };
-    Err(FileError::NotRegular { path, kind })
+    match other_kind(fd) {
+        Ok(None) => Ok(()),
+        Ok(Some(kind)) => Err(FileError::NotRegular { path, kind }),
+        Err(source) => Err(FileError::Open { path, source }),
+    }
+}
+
+/// What a descriptor is of, where it is no regular file.
+pub(super) fn other_kind(fd: impl AsFd) -> io::Result<Option<FileKind>> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => None,
+        FileType::Directory => Some(FileKind::Directory),
+        FileType::Fifo => Some(FileKind::Fifo),
+        FileType::Socket => Some(FileKind::Socket),
+        FileType::CharacterDevice => Some(FileKind::CharacterDevice),
+        FileType::BlockDevice => Some(FileKind::BlockDevice),
+        _ => Some(FileKind::Other),
+    })
 }
 
 /// Makes a file longer, never shorter.

@@ -87,6 +87,93 @@ pub enum HostMemoryError {
         /// What the host said.
         source: io::Error,
     },
+    /// Memory that is a file or memfd itself has its bytes there, and not in other files.
+    #[error("only anonymous memory can be laid over files: create this one, and write the bytes into it")]
+    NotLazy,
+    /// A stretch of a file cannot be a part of it.
+    #[error("{len_bytes:#x} bytes of a file at offset {offset_bytes:#x} of host memory: {reason}")]
+    Run {
+        /// Where in the memory it begins, in bytes.
+        offset_bytes: u64,
+        /// Length in bytes.
+        len_bytes: u64,
+        /// What stands in the way.
+        reason: RunError,
+    },
+    /// A descriptor is not of this memory.
+    #[error("host memory by a file descriptor: {0}")]
+    Descriptor(#[from] DescriptorError),
+}
+
+/// Why a stretch of a file cannot be a part of a memory.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No bytes, or not all of them inside the memory.
+    #[error("they are not inside its {size_bytes:#x} bytes")]
+    OutsideMemory {
+        /// How long the memory is.
+        size_bytes: u64,
+    },
+    /// Not whole pages.
+    #[error(
+        "from offset {file_offset_bytes:#x} of the file on, they do not begin in both, and end, at whole pages of {page_bytes} bytes"
+    )]
+    Unaligned {
+        /// Where in the file it begins, in bytes.
+        file_offset_bytes: u64,
+        /// Bytes of a page.
+        page_bytes: u64,
+    },
+    /// The file does not have them: a touch would be a signal.
+    #[error("the file has {file_bytes:#x} bytes, and they are from offset {file_offset_bytes:#x} on: it was cut short")]
+    OutsideFile {
+        /// Where in the file it begins, in bytes.
+        file_offset_bytes: u64,
+        /// How long the file is.
+        file_bytes: u64,
+    },
+    /// Two have the same bytes of the memory.
+    #[error("the {len_bytes:#x} bytes at offset {offset_bytes:#x} share some of them")]
+    Overlap {
+        /// Where in the memory the other one begins, in bytes.
+        offset_bytes: u64,
+        /// Its length in bytes.
+        len_bytes: u64,
+    },
+    /// What is open is no regular file.
+    #[error("what is open is {kind} and not a regular file")]
+    NotRegular {
+        /// What it is.
+        kind: FileKind,
+    },
+    /// The host does not map or read it.
+    #[error(transparent)]
+    Host(#[from] io::Error),
+}
+
+/// Why a descriptor is not of a memory.
+#[derive(Debug, Error)]
+pub enum DescriptorError {
+    /// What is private is in no file.
+    #[error("memory that is not shared (share=off) is in no file")]
+    Private,
+    /// What is open is no regular file.
+    #[error("it is of {kind} and not of a regular file or memfd")]
+    NotRegular {
+        /// What it is.
+        kind: FileKind,
+    },
+    /// The file is too short: a touch would be a signal.
+    #[error("its file has {file_bytes} bytes, the memory has {size_bytes}")]
+    TooShort {
+        /// How long the file is.
+        file_bytes: u64,
+        /// How long the memory is.
+        size_bytes: u64,
+    },
+    /// The host does not look at it.
+    #[error(transparent)]
+    Host(#[from] io::Error),
 }
 
 /// What a path names.

@@ -67,24 +67,39 @@ pub(super) struct Mapping {
     mapped_len: usize,
     page_bytes: usize,
     protection: Protection,
+    sharing: Sharing,
+    reservation: Reservation,
+}
+
+/// A stretch of a file that is laid over a part of a mapping, in whole pages of both.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overlay<'a> {
+    /// Where in the mapping it begins.
+    pub(super) offset: usize,
+    /// Length in bytes; the page that it ends in is the file's too.
+    pub(super) len: usize,
+    /// The file, which has so many bytes and keeps them.
+    pub(super) file: &'a File,
+    /// Where in the file it begins.
+    pub(super) file_offset_bytes: u64,
 }
 
 impl Mapping {
     /// Maps `file` from its beginning, or zeros where there is none.
     pub(super) fn new(request: &MappingRequest, file: Option<&File>) -> io::Result<Self> {
-        let MappingRequest { len, page_bytes, protection, .. } = *request;
+        let MappingRequest { len, page_bytes, align_bytes: _, sharing, protection, reservation } = *request;
         let mapped_len = len.checked_next_multiple_of(page_bytes).ok_or(Errno::NOMEM)?;
         let start = match usize::try_from(request.align_bytes) {
             Ok(align) if align > page_bytes => map_aligned(request, file, mapped_len, align)?,
             Ok(_) => map_at(request, file, null_mut(), mapped_len)?,
             Err(_) => return Err(Errno::NOMEM.into()),
         };
-        let (bits, flags) = (protection_flags(protection).bits() as i32, map_flags(request).bits() as i32);
+        let (bits, flags) = (protection_flags(protection).bits() as i32, map_flags(sharing, reservation).bits() as i32);
         // SAFETY: `start` is the beginning of a mapping of at least `len` bytes that nobody else knows; it lives as
         // long as the region, because both are dropped with `Self` and the region hands out nothing that outlives it.
         let region = unsafe { MmapRegion::build_raw(start.cast(), len, bits, flags) };
         match region {
-            Ok(region) => Ok(Self { region, mapped_len, page_bytes, protection }),
+            Ok(region) => Ok(Self { region, mapped_len, page_bytes, protection, sharing, reservation }),
             Err(error) => {
                 unmap(start, mapped_len);
                 Err(io::Error::other(error))
@@ -105,6 +120,30 @@ impl Mapping {
     /// What may be done with it.
     pub(super) fn protection(&self) -> Protection {
         self.protection
+    }
+
+    /// Who sees writes.
+    pub(super) fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
+    /// Lays a stretch of a file over a part of it: what is written there stays this process's own, as in the rest, which
+    /// must be private. Nothing of the file is read before it is touched.
+    pub(super) fn overlay(&mut self, overlay: Overlay<'_>) -> Result<(), Errno> {
+        let Overlay { offset, len, file, file_offset_bytes } = overlay;
+        let mapped_len = len.checked_next_multiple_of(self.page_bytes).ok_or(Errno::INVAL)?;
+        let is_inside = offset.checked_add(mapped_len).is_some_and(|end| end <= self.mapped_len);
+        if !is_inside || !offset.is_multiple_of(self.page_bytes) || self.sharing != Sharing::Private {
+            return Err(Errno::INVAL);
+        }
+        let at = self.region.as_ptr().wrapping_add(offset).cast();
+        let flags = map_flags(Sharing::Private, self.reservation) | MapFlags::FIXED;
+        // SAFETY: the stretch is inside the mapping that `self` owns, and `self` is borrowed for change: nobody else has
+        // a reference to it.
+        let mapped = unsafe {
+            rustix::mm::mmap(at, mapped_len, protection_flags(self.protection), flags, file, file_offset_bytes)
+        };
+        mapped.map(|_| ())
     }
 
     /// Gives the pages of a stretch their memory without changing a byte. `offset` is of whole pages.
@@ -136,12 +175,12 @@ fn protection_flags(protection: Protection) -> ProtFlags {
     }
 }
 
-fn map_flags(request: &MappingRequest) -> MapFlags {
-    let sharing = match request.sharing {
+fn map_flags(sharing: Sharing, reservation: Reservation) -> MapFlags {
+    let sharing = match sharing {
         Sharing::Private => MapFlags::PRIVATE,
         Sharing::Shared => MapFlags::SHARED,
     };
-    match request.reservation {
+    match reservation {
         Reservation::Reserved => sharing,
         Reservation::Unreserved => sharing | MapFlags::NORESERVE,
     }
@@ -174,7 +213,7 @@ fn map_aligned(
 fn map_at(request: &MappingRequest, file: Option<&File>, at: *mut c_void, len: usize) -> io::Result<*mut c_void> {
     let protection = protection_flags(request.protection);
     let place = if at.is_null() { MapFlags::empty() } else { MapFlags::FIXED };
-    let flags = map_flags(request) | place;
+    let flags = map_flags(request.sharing, request.reservation) | place;
     let mapped = match file {
         // SAFETY: the host chooses the address, or the stretch is one that `map_aligned` has just mapped and shown to
         // nobody.

@@ -3,7 +3,8 @@
 //! ```text
 //!                  ┌─ ram ───────────────┐
 //!  HostMemorySpec ─┼─ memfd ── seals ────┼─▶ Mapping ── prealloc ──▶ HostMemory ──read, write──▶ bytes
-//!                  └─ file ── BackendDir ┘
+//!                  └─ file ── BackendDir ┘      ▲                           │
+//!                    files over ram, descriptors ┘                           └──▶ which pages changed (when tracked)
 //! ```
 //!
 //! Guests change the bytes at any time, so accesses are volatile, and a naturally aligned access of 1, 2, 4 or 8 bytes
@@ -13,7 +14,11 @@
 
 mod access;
 mod backend_dir;
+mod data_ranges;
+mod descriptor;
+mod dirty;
 mod error;
+mod lazy;
 mod mapping;
 mod memfd;
 mod prealloc;
@@ -26,9 +31,12 @@ use rustix::fs::FallocateFlags;
 
 pub use access::OutOfRange;
 pub use backend_dir::BackendDir;
-pub use error::{FileError, FileKind, HostMemoryError};
+pub use error::{DescriptorError, FileError, FileKind, HostMemoryError, RunError};
+pub use lazy::{FileRun, Pulled};
 
 use backend_dir::{CreatedFile, FileRequest};
+use dirty::DirtyPages;
+use lazy::Lazy;
 use mapping::{Mapping, MappingRequest, Protection, page_bytes};
 use prealloc::Filling;
 
@@ -45,6 +53,19 @@ pub struct HostMemorySpec {
     pub population: Population,
     /// Whether the host sets memory aside for it.
     pub reservation: Reservation,
+}
+
+impl HostMemorySpec {
+    /// What [`HostMemory::anonymous`] creates.
+    pub fn anonymous(size_bytes: u64) -> Self {
+        Self {
+            kind: BackendKind::Ram,
+            size_bytes,
+            sharing: Sharing::Private,
+            population: Population::OnDemand,
+            reservation: Reservation::Unreserved,
+        }
+    }
 }
 
 /// Whether a file that is not there, or too short, is made.
@@ -68,6 +89,9 @@ pub struct Surroundings<'a> {
     pub progress: &'a (dyn Fn(u64, u64) + Sync),
 }
 
+/// A stretch of memory that is cleared by hand is looked at in such pieces.
+const CLEARED_AT_ONCE_BYTES: usize = 64 << 10;
+
 /// A mapped stretch of host memory.
 #[derive(Debug)]
 pub struct HostMemory {
@@ -76,6 +100,8 @@ pub struct HostMemory {
     file: Option<File>,
     discard: Discard,
     created: Option<CreatedFile>,
+    lazy: Lazy,
+    dirty: DirtyPages,
 }
 
 /// What is mapped, and what is known of it.
@@ -91,13 +117,7 @@ impl HostMemory {
     ///
     /// As [`HostMemory::create`].
     pub fn anonymous(size_bytes: u64) -> Result<Self, HostMemoryError> {
-        let spec = HostMemorySpec {
-            kind: BackendKind::Ram,
-            size_bytes,
-            sharing: Sharing::Private,
-            population: Population::OnDemand,
-            reservation: Reservation::Unreserved,
-        };
+        let spec = HostMemorySpec::anonymous(size_bytes);
         Self::create(&spec, Surroundings { backend_dir: None, missing: MissingFile::Refuse, progress: &|_, _| () })
     }
 
@@ -112,15 +132,18 @@ impl HostMemory {
         let made = map(spec, len, backing.file.as_ref())
             .and_then(|mapping| preallocate(spec, &mapping, &backing, surroundings.progress).map(|()| mapping));
         match made {
-            Ok(mapping) => {
-                let Backing { file, created } = backing;
-                Ok(Self { mapping, file, discard: discard(&spec.kind), created })
-            }
+            Ok(mapping) => Ok(Self::new(mapping, backing, &spec.kind)),
             Err(error) => {
                 backing.created.iter().for_each(CreatedFile::remove);
                 Err(error)
             }
         }
+    }
+
+    fn new(mapping: Mapping, backing: Backing, kind: &BackendKind) -> Self {
+        let Backing { file, created } = backing;
+        let (lazy, dirty) = Default::default();
+        Self { mapping, file, discard: discard(kind), created, lazy, dirty }
     }
 
     /// Length in bytes.
@@ -138,6 +161,38 @@ impl HostMemory {
         self.created.iter().for_each(CreatedFile::remove);
     }
 
+    /// Whether its file was not there, or too short, and was made for it.
+    pub fn made_file(&self) -> bool {
+        self.created.is_some()
+    }
+
+    /// Makes all of its bytes zeros, with as little memory as the host needs for that.
+    ///
+    /// # Errors
+    ///
+    /// What the host said of its file.
+    pub fn clear(&self) -> io::Result<()> {
+        let holes = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let shared = self.file.as_ref().filter(|_| self.mapping.sharing() == Sharing::Shared && self.takes_writes());
+        if shared.is_some_and(|file| rustix::fs::fallocate(file, holes, 0, self.len_bytes()).is_ok()) {
+            self.mark_dirty(0, self.len_bytes());
+            return Ok(());
+        }
+        let zeros = vec![0; CLEARED_AT_ONCE_BYTES];
+        let mut there = vec![0; CLEARED_AT_ONCE_BYTES];
+        for range in self.data_ranges()? {
+            for at in range.clone().step_by(CLEARED_AT_ONCE_BYTES) {
+                let len = CLEARED_AT_ONCE_BYTES.min((range.end - at) as usize);
+                // Inside the memory, so that neither can be out of range.
+                self.read(at, &mut there[..len]).map_err(io::Error::other)?;
+                if there[..len] != zeros[..len] {
+                    self.write(at, &zeros[..len]).map_err(io::Error::other)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Does what its backend's end asks for: with `discard-data`, its bytes leave the file, which keeps its length.
     ///
     /// # Errors
@@ -147,7 +202,9 @@ impl HostMemory {
         match (&self.file, self.discard) {
             (Some(file), Discard::Discard) => {
                 let holes = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                Ok(rustix::fs::fallocate(file, holes, 0, self.len_bytes())?)
+                rustix::fs::fallocate(file, holes, 0, self.len_bytes())?;
+                self.mark_dirty(0, self.len_bytes());
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -208,11 +265,13 @@ fn map(spec: &HostMemorySpec, len: usize, file: Option<&File>) -> Result<Mapping
         BackendKind::File { align_bytes, .. } => align_bytes.unwrap_or_default(),
         BackendKind::Ram | BackendKind::Memfd { .. } => 0,
     };
+    // Anonymous memory has nobody to be shared with. Were it mapped as if, the host would keep its bytes in a file that
+    // nobody can ask where it has holes, and the page map would not tell of those that were swapped out.
     let request = MappingRequest {
         len,
         page_bytes,
         align_bytes,
-        sharing: spec.sharing,
+        sharing: if file.is_some() { spec.sharing } else { Sharing::Private },
         protection: protection(spec),
         reservation,
     };

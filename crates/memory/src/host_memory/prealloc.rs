@@ -146,25 +146,32 @@ impl<'a> Filling<'a> {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        match retry(|| self.mapping.populate(offset, len)) {
-            Err(Errno::INVAL | Errno::NOSYS) => self.touch(offset, len),
+        match populate(self.mapping, offset, len) {
             // What would have been a signal.
             Err(Errno::FAULT) => Err(io::Error::new(io::ErrorKind::StorageFull, "no room for a page of it")),
             done => Ok(done?),
         }
     }
+}
 
-    /// What hosts older than Linux 5.14 can do.
-    fn touch(&self, offset: usize, len: usize) -> io::Result<()> {
-        for at in (offset..offset + len).step_by(rustix::param::page_size()) {
-            let byte = self.mapping.region().get_atomic_ref::<AtomicU8>(at).map_err(io::Error::other)?;
-            match self.mapping.protection() {
-                Protection::ReadWrite => byte.fetch_or(0, Ordering::Relaxed),
-                Protection::ReadOnly => byte.load(Ordering::Relaxed),
-            };
-        }
-        Ok(())
+/// Gives the pages of a stretch their memory without changing a byte. `offset` is of whole pages.
+pub(super) fn populate(mapping: &Mapping, offset: usize, len: usize) -> Result<(), Errno> {
+    match retry(|| mapping.populate(offset, len)) {
+        Err(Errno::INVAL | Errno::NOSYS) => touch(mapping, offset, len),
+        done => done,
     }
+}
+
+/// What hosts older than Linux 5.14 can do.
+fn touch(mapping: &Mapping, offset: usize, len: usize) -> Result<(), Errno> {
+    for at in (offset..offset + len).step_by(rustix::param::page_size()) {
+        let byte = mapping.region().get_atomic_ref::<AtomicU8>(at).map_err(|_| Errno::INVAL)?;
+        match mapping.protection() {
+            Protection::ReadWrite => byte.fetch_or(0, Ordering::Relaxed),
+            Protection::ReadOnly => byte.load(Ordering::Relaxed),
+        };
+    }
+    Ok(())
 }
 
 /// A signal that is handled elsewhere ends no allocation.

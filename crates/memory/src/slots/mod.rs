@@ -20,9 +20,10 @@ mod error;
 mod fake;
 mod hypervisor;
 mod table;
+mod tracking;
 
 pub use error::{SlotError, StuckSlot};
 #[cfg(feature = "fake-hypervisor")]
 pub use fake::FakeHypervisor;
-pub use hypervisor::{Hypervisor, SlotAccess, SlotRegion};
+pub use hypervisor::{Hypervisor, SlotAccess, SlotLog, SlotRegion};
 pub use table::{SlotCounts, SlotRequest, Slots};

@@ -9,7 +9,8 @@ use wire::Hpa;
 use crate::host_memory::HostMemory;
 
 use super::error::{SlotError, StuckSlot};
-use super::hypervisor::{Hypervisor, SlotAccess, SlotRegion};
+use super::hypervisor::{Hypervisor, SlotAccess, SlotLog, SlotRegion};
+use super::tracking::begun;
 
 /// Slots that [`Slots::fill_spare`] leaves: two for RAM, and for each of 32 root ports a register page and a payload.
 const RESERVED_MAX: u32 = 66;
@@ -47,28 +48,35 @@ type Alarm = Arc<dyn Fn(&StuckSlot) + Send + Sync>;
 
 /// The slots of one hypervisor. Dropping it clears all of them.
 pub struct Slots {
-    hypervisor: Arc<dyn Hypervisor>,
-    page_bytes: u64,
+    pub(super) hypervisor: Arc<dyn Hypervisor>,
+    pub(super) page_bytes: u64,
     table: Mutex<Table>,
     alarm: OnceLock<Alarm>,
 }
 
 #[derive(Default)]
-struct Table {
+pub(super) struct Table {
     /// By first address; no two share an address.
-    filled: BTreeMap<Hpa, Filled>,
+    pub(super) filled: BTreeMap<Hpa, Filled>,
     bytes: u64,
     /// Numbers given out and given back.
     free: Vec<u32>,
     /// The first number that was never given out.
     next: u32,
+    /// Whether slots that are filled from now on have a log.
+    pub(super) log: SlotLog,
+    /// How many see to it that no processor runs.
+    pub(super) still: u32,
 }
 
-struct Filled {
-    number: u32,
-    len_bytes: u64,
+pub(super) struct Filled {
+    pub(super) number: u32,
+    pub(super) region: SlotRegion,
     /// What the hypervisor was promised stays mapped.
-    memory: Arc<HostMemory>,
+    pub(super) memory: Arc<HostMemory>,
+    /// Where in it the region begins, in bytes.
+    pub(super) offset_bytes: u64,
+    pub(super) log: SlotLog,
 }
 
 impl fmt::Debug for Slots {
@@ -129,8 +137,8 @@ impl Slots {
     pub fn clear(&self, hpa: Hpa) -> Result<(), StuckSlot> {
         let mut table = self.table();
         let Some(filled) = table.filled.get(&hpa) else { return Ok(()) };
-        if let Err(source) = self.hypervisor.clear_slot(filled.number) {
-            let stuck = StuckSlot { hpa, len_bytes: filled.len_bytes, reason: source.to_string() };
+        if let Err(source) = self.clear_filled(filled, table.still > 0) {
+            let stuck = StuckSlot { hpa, len_bytes: filled.region.len_bytes, reason: source.to_string() };
             drop(table);
             if let Some(alarm) = self.alarm.get() {
                 alarm(&stuck);
@@ -146,22 +154,23 @@ impl Slots {
 
     fn fill_below(&self, request: SlotRequest, limit: u32) -> Result<(), SlotError> {
         let region = self.region(&request)?;
-        let SlotRequest { hpa, len_bytes, memory, .. } = request;
+        let SlotRequest { hpa, len_bytes, memory, offset_bytes, access: _ } = request;
         let mut table = self.table();
         table.check_overlap(hpa, len_bytes)?;
         if table.filled.len() >= limit as usize {
             return Err(SlotError::Full { limit: self.hypervisor.slot_limit() });
         }
+        let log = begun(table.log, &memory, region);
         let number = table.take_number();
         // SAFETY: the region is inside `memory`, which is mapped there for as long as it lives; it is only writable
         // for the guest where it is in this process; and the table keeps it until the slot was cleared, or for ever.
-        let set = unsafe { self.hypervisor.set_slot(number, region) };
+        let set = unsafe { self.hypervisor.set_slot(number, region, log) };
         if let Err(source) = set {
             table.free.push(number);
             return Err(SlotError::Refused { hpa, len_bytes, source });
         }
         table.bytes += len_bytes;
-        table.filled.insert(hpa, Filled { number, len_bytes, memory });
+        table.filled.insert(hpa, Filled { number, region, memory, offset_bytes, log });
         Ok(())
     }
 
@@ -186,7 +195,7 @@ impl Slots {
     }
 
     // A panic cannot leave the table half changed: each change is the last step of its function.
-    fn table(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -195,7 +204,7 @@ impl Drop for Slots {
     fn drop(&mut self) {
         let table = std::mem::take(self.table.get_mut().unwrap_or_else(PoisonError::into_inner));
         for filled in table.filled.into_values() {
-            if self.hypervisor.clear_slot(filled.number).is_err() {
+            if self.clear_filled(&filled, table.still > 0).is_err() {
                 // The guest may still reach it: mapped for ever is the lesser harm.
                 std::mem::forget(filled.memory);
             }
@@ -208,8 +217,8 @@ impl Table {
         // Its end was checked, and so was that of every slot.
         let end = Hpa(hpa.0 + len_bytes);
         match self.filled.range(..end).next_back() {
-            Some((&slot_hpa, slot)) if slot_hpa.0 + slot.len_bytes > hpa.0 => {
-                Err(SlotError::Overlap { hpa: hpa.max(slot_hpa), slot_hpa, slot_len_bytes: slot.len_bytes })
+            Some((&slot_hpa, slot)) if slot_hpa.0 + slot.region.len_bytes > hpa.0 => {
+                Err(SlotError::Overlap { hpa: hpa.max(slot_hpa), slot_hpa, slot_len_bytes: slot.region.len_bytes })
             }
             _ => Ok(()),
         }
@@ -224,7 +233,7 @@ impl Table {
 
     fn remove(&mut self, hpa: Hpa) -> Option<Filled> {
         let filled = self.filled.remove(&hpa)?;
-        self.bytes -= filled.len_bytes;
+        self.bytes -= filled.region.len_bytes;
         self.free.push(filled.number);
         Some(filled)
     }

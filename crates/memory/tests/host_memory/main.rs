@@ -1,12 +1,17 @@
 //! Host memory as its users have it: every property obeyed, every path held below its directory.
 
 mod bytes;
+mod data_ranges;
+mod descriptors;
+mod dirty;
 mod files;
 mod huge_pages;
+mod lazy;
 mod paths;
 mod populated;
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use device::backends::{BackendKind, Discard, FileAccess, Population, Reservation, Seal, Sharing};
@@ -29,6 +34,18 @@ fn file(path: &str, access: FileAccess) -> BackendKind {
 
 fn create(spec: &HostMemorySpec) -> Result<HostMemory, HostMemoryError> {
     HostMemory::create(spec, Surroundings { backend_dir: None, missing: MissingFile::Create, progress: &|_, _| () })
+}
+
+/// All of it.
+fn bytes(memory: &HostMemory) -> Vec<u8> {
+    let mut bytes = vec![0x55; memory.len_bytes() as usize];
+    memory.read(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// A list of one range.
+fn one(range: Range<u64>) -> [Range<u64>; 1] {
+    [range]
 }
 
 /// A backend directory with something beside it that nobody may reach.

@@ -1,6 +1,7 @@
 //! Slots: the table, and the window that keeps its own in line with its lookup.
 
 mod cpu;
+mod dirty;
 mod properties;
 mod races;
 mod table;

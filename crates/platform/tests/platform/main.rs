@@ -7,5 +7,6 @@ mod mailbox;
 mod msix;
 mod qtest;
 mod rig;
+mod saved;
 mod shared_memory;
 mod slots;

@@ -50,9 +50,14 @@ impl Rig {
     }
 
     pub(crate) fn with_payload(serial: u64, payload_log2: u8) -> Self {
+        Self::with_config(ConfigSpace::new(serial, payload_log2))
+    }
+
+    pub(crate) fn with_config(config: ConfigSpace) -> Self {
         let ear = Arc::new(Ear::default());
         let sink: Arc<dyn CommandSink> = ear.clone();
-        let face = Arc::new(Face::new(ConfigSpace::new(serial, payload_log2), payload_log2, sink).unwrap());
+        let payload_log2 = config.payload_log2();
+        let face = Arc::new(Face::new(config, payload_log2, sink).unwrap());
         let line = Arc::clone(&ear);
         face.connect_interrupts(Arc::new(move |message| line.messages.lock().unwrap().push(message)));
         Self { face, ear }

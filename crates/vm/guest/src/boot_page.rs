@@ -2,12 +2,14 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::abi::magic;
+
 /// Root buses at most.
 pub const ROOT_BUSES_MAX: usize = 32;
 /// Busy tags at most.
 pub const BUSY_TAGS_MAX: usize = 128;
-/// Says that the page was filled.
-pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"dcdboot1");
+/// Says that the page was filled, by a host of this ABI.
+pub const BOOT_MAGIC: u64 = magic(*b"dcdbot");
 
 /// What the host tells the guest.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout)]

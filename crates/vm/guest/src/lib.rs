@@ -14,6 +14,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod abi;
 mod boot_page;
 mod job_page;
 mod pattern;
@@ -21,6 +22,7 @@ pub mod place;
 mod status_page;
 mod vcpu_page;
 
+pub use abi::ABI;
 pub use boot_page::{BOOT_MAGIC, BUSY_TAGS_MAX, BootPage, ROOT_BUSES_MAX};
 pub use job_page::{JobKind, JobPage, NO_ANSWER, NONE_WRONG, WATCHED_VALUES_MAX};
 pub use pattern::{pattern_byte, pattern_word};

@@ -65,7 +65,7 @@ pub struct ImageHeader {
 }
 
 /// Says that an image is one of ours, and of this ABI.
-pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"dcdimg01");
+pub const IMAGE_MAGIC: u64 = crate::abi::magic(*b"dcdimg");
 
 /// Vector of the local APIC's timer, which ends a park.
 pub const VECTOR_TIMER: u32 = 0x20;

@@ -14,8 +14,10 @@
 //! retire. Deliberately absent: what exits mean.
 
 mod control;
+mod cpuid;
 mod death;
 mod entry;
+mod msrs;
 mod registers;
 mod state;
 
@@ -31,11 +33,16 @@ use control::{Control, ImmediateExit};
 use entry::Entry;
 
 pub(crate) use control::{Life, Wish};
+pub use cpuid::MissingFeatures;
+pub(crate) use cpuid::{missing as missing_features, read as read_cpuid};
 pub use death::{DeathReason, Registers, VcpuDeath};
 pub(crate) use entry::{OwnPort, VcpuEvents};
+pub(crate) use msrs::readable as readable_msrs;
 pub(crate) use registers::{BootRegisters, set_boot_registers};
-pub use state::{LoadError, VcpuState};
-pub(crate) use state::{load, readable_msrs, save};
+pub use state::LoadError;
+#[cfg(test)]
+pub(crate) use state::XSAVE_WORDS;
+pub(crate) use state::{VcpuState, load, save};
 
 /// A vCPU and its thread.
 pub(crate) struct Vcpu {

@@ -39,7 +39,10 @@ fn an_address_that_is_none_is_a_general_protection_fault() {
     let read = Job::Read { hpa: Hpa(1 << 60), width: AccessWidth::Byte };
     assert_eq!(rig.machine.job(0, read, LIMIT), Err(JobError::Ended { vcpu: 0 }));
     let death = rig.heard.wait_death();
-    assert_eq!(death.reason, DeathReason::GuestFault { vector: 13, error_code: 0 });
+    // Of the stack segment (12) where the compiler of the image has the address in rbp, which it decides anew by the path of
+    // the build.
+    let is_expected = matches!(death.reason, DeathReason::GuestFault { vector: 12 | 13, error_code: 0 });
+    assert!(is_expected, "{death}");
     assert!(rig.machine.start_job(0, Job::Count { hpa: REGISTERS, first: 0 }).is_err());
 }
 

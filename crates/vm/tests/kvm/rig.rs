@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use driver::HpaRange;
-use memory::{HostMemory, Hypervisor, SlotAccess, SlotRegion};
+use memory::{HostMemory, Hypervisor, SlotAccess, SlotLog, SlotRegion};
 use vm::{Exits, GuestDriver, GuestPlatform, GuestWord, Machine, MachineRequest, Observer, VcpuDeath, Vm};
 use vm_memory::{FileOffset, MmapRegion};
 use wire::Hpa;
@@ -161,7 +162,7 @@ impl Observer for Heard {
 pub(crate) struct Shown {
     pub(crate) memory: Arc<HostMemory>,
     mapping: Arc<MmapRegion>,
-    _file: tempfile::NamedTempFile,
+    file: tempfile::NamedTempFile,
 }
 
 impl Shown {
@@ -172,7 +173,20 @@ impl Shown {
         let dir = memory::BackendDir::open(folder).expect("the folder");
         let name = file.path().file_name().expect("a name").to_string_lossy().into_owned();
         let memory = Arc::new(host_memory(&dir, &name, len_bytes));
-        Self { memory, mapping: Arc::new(map(file.as_file(), len_bytes)), _file: file }
+        Self { memory, mapping: Arc::new(map(file.as_file(), len_bytes)), file }
+    }
+
+    /// The same bytes in memory of their own; what was never written stays so on both sides.
+    pub(crate) fn copied(&self) -> Arc<Self> {
+        let copy = Self::new(self.memory.len_bytes());
+        let (mut part, zeros) = (vec![0; MIB as usize], vec![0; MIB as usize]);
+        for at in (0..self.memory.len_bytes()).step_by(MIB as usize) {
+            self.file.as_file().read_exact_at(&mut part, at).expect("the bytes");
+            if part != zeros {
+                copy.memory.write(at, &part).expect("memory");
+            }
+        }
+        Arc::new(copy)
     }
 
     /// The bytes from `offset_bytes` on, to be shown at `hpa`.
@@ -281,5 +295,5 @@ impl Rig {
 /// Shows memory to the guest. The caller keeps it until the machine is gone.
 pub(crate) fn show(vm: &Vm, slot: u32, region: SlotRegion) {
     // SAFETY: the tests keep what they show until the machine is gone.
-    unsafe { vm.set_slot(slot, region) }.expect("a slot");
+    unsafe { vm.set_slot(slot, region, SlotLog::Off) }.expect("a slot");
 }
