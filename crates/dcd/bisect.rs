@@ -11,6 +11,7 @@ use device::laws::Law;
 use replay::{History, PathValue};
 use serde_json::json;
 
+use crate::progress::Progress;
 use crate::question::{Asked, replay_line};
 use crate::reading::archived;
 use crate::{place, print_text};
@@ -47,20 +48,23 @@ impl Bisect {
         let place = self.journal.clone().map_or_else(place::journal, Ok)?;
         // A long journal is read no further than to the answer.
         let (archived, _tail) = archived(&place)?;
+        let mut progress = Progress::new("bisect");
+        let progress_bar = &mut |done, total| progress.bar(done, total);
         let (what, found) = match (&self.question.law, &self.question.path) {
             (Some(name), _) => {
                 let law = Law::named(name)?;
                 let broken = |history: &History| history.first_broken(law);
-                let found = archived.first(broken)?;
+                let found = archived.first(broken, progress_bar)?;
                 let found = found.map(|((seq, broken), history)| (seq, broken.detail, history));
                 (format!("law {name} is broken"), found)
             }
             (None, Some(wanted)) => {
-                let found = archived.first(|history| history.first_value(wanted))?;
+                let found = archived.first(|history| history.first_value(wanted), progress_bar)?;
                 (wanted.to_string(), found.map(|(seq, history)| (seq, String::new(), history)))
             }
             (None, None) => bail!("ask for a law or for a path"),
         };
+        drop(progress);
         let Some((seq, detail, history)) = found else {
             let last = archived.last();
             let records = last.0 - archived.before().0;
@@ -72,7 +76,11 @@ impl Bisect {
     fn print(&self, asked: &Asked, what: &str, seq: Seq, detail: &str) -> anyhow::Result<()> {
         if seq == asked.history.start().last() {
             let line = json!({"question": what, "record": seq.0});
-            return print_text(&if self.json { format!("{line}\n") } else { format!("{what} from the start\n") });
+            let whence = match seq {
+                Seq(0) => "from the start".to_owned(),
+                seq => format!("at {seq} already, where the journal begins"),
+            };
+            return print_text(&if self.json { format!("{line}\n") } else { format!("{what} {whence}\n") });
         }
         let record = asked.history.record(seq).context("the record")?;
         if self.json {

@@ -65,7 +65,7 @@ impl Demo {
 
     fn show_journal(&self, dir: &std::path::Path) -> anyhow::Result<()> {
         let opened = Reading::open(Some(dir))?.decode()?;
-        let rows = table::rows(&opened.records);
+        let rows = table::rows(&opened.start, &opened.records);
         if self.json {
             rows.iter().try_for_each(|row| print_line(&json!({"journal": row}).to_string()))?;
         } else {

@@ -35,13 +35,14 @@ impl Diff {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let (mut first, mut second) = (Asked::open(Some(&self.first))?, Asked::open(Some(&self.second))?);
         let found = replay::diff(&mut first.history, &mut second.history, &self.path, self.at)?;
-        let differs = found.input.is_some() || found.decision.is_some() || !found.changes.is_empty();
+        let Found { from: _, start, input, decision, changes } = &found;
+        let differs = input.is_some() || decision.is_some() || !start.is_empty() || !changes.is_empty();
         if self.json {
             print_text(&format!("{}\n", json_of(&first, &second, &found)))?;
         } else if differs {
             print_text(&told(&first, &second, &found))?;
         } else {
-            print_text("the same inputs, the same decisions, the same state\n")?;
+            print_text(&format!("{}the same inputs, the same decisions, the same state\n", told_start(&found)))?;
         }
         if differs { Err(crate::Differs.into()) } else { Ok(()) }
     }
@@ -65,7 +66,20 @@ fn told(first: &Asked, second: &Asked, found: &Found) -> String {
         0 => "the same state\n".to_owned(),
         count => format!("{count} values differ:\n{}", lines_of_changes(&found.changes)),
     };
-    [decision.unwrap_or_default(), input, states].concat()
+    [told_start(found), decision.unwrap_or_default(), input, states].concat()
+}
+
+/// From where on they are compared, if not from their first records on.
+fn told_start(found: &Found) -> String {
+    match found.from {
+        Seq(0) => String::new(),
+        from if found.start.is_empty() => format!("compared from {from} on, where one of them begins\n"),
+        from => format!(
+            "compared from {from} on, where one of them begins and {} values differ already:\n{}",
+            found.start.len(),
+            lines_of_changes(&found.start)
+        ),
+    }
 }
 
 fn json_of(first: &Asked, second: &Asked, found: &Found) -> Json {
@@ -77,5 +91,7 @@ fn json_of(first: &Asked, second: &Asked, found: &Found) -> Json {
         })
     };
     let changes = json_of_changes(&found.changes);
-    json!({"input": parting(&found.input), "decision": parting(&found.decision), "state": changes})
+    let start = json_of_changes(&found.start);
+    let (input, decision) = (parting(&found.input), parting(&found.decision));
+    json!({"from": found.from.0, "start": start, "input": input, "decision": decision, "state": changes})
 }

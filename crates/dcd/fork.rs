@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use device::Seq;
 use journal::record::{Genesis, RECORD_VERSION, Record};
 use journal::{Journal, Options};
+use replay::Fold;
 
 /// Most bytes of a name that tells what was done.
 const NAME_LEN_BYTES_MAX: usize = 48;
@@ -25,11 +27,14 @@ pub(crate) fn place(into: Option<&Path>, parent: &Path, change: &str) -> PathBuf
     )
 }
 
-/// Writes an ordinary journal.
-pub(crate) fn write(dir: &Path, genesis: &Genesis, records: &[Record]) -> anyhow::Result<()> {
+/// Writes an ordinary journal: the state at which it begins, and the records behind that.
+pub(crate) fn write(dir: &Path, genesis: &Genesis, start: &Fold, records: &[Record]) -> anyhow::Result<()> {
     ensure!(!dir.exists(), "{} is there already: name another place with --into DIR", dir.display());
     let options = Options { record_version: RECORD_VERSION, ..Options::default() };
-    let journal = Journal::create(dir, &genesis.to_bytes(), options)?;
+    let journal = match start.last() {
+        Seq(0) => Journal::create(dir, &genesis.to_bytes(), options)?,
+        _ => Journal::begin(dir, &genesis.to_bytes(), start.to_keyframe(), options)?,
+    };
     for record in records {
         let (stamp, ()) = journal.append(|_| (record.to_bytes(), ()))?;
         ensure!(stamp.seq == record.stamp.seq, "{} would stand as {}", record.stamp.seq, stamp.seq);

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 use journal::portable::{About, read_file, write_file};
 use journal::record::Genesis;
+use journal::{Recovered, Sealing};
+use replay::Followed;
 
 use crate::reading::Reading;
 use crate::{BUILD, print_line};
@@ -62,11 +64,27 @@ impl Import {
     /// Imports.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let (recovered, _) = read_file(&self.file)?;
-        journal::restore(&self.dir, &recovered)?;
+        restore(&self.dir, &recovered)?;
         let (link, dir) = (journal::read(&self.dir)?.link(), self.dir.display());
         ensure!(link == recovered.link(), "{dir} ends with the link {link}, and the file with {}", recovered.link());
         print_line(&format!("{dir}: records up to {}, with the link {link} as in the file", recovered.last))?;
         print_line(&format!("replay with: dcd replay {dir}"))
+    }
+}
+
+/// Sealed as a run would have, so that a question reads no more than it needs; where this build does not even come to the
+/// first state, all in one file.
+fn restore(dir: &Path, recovered: &Recovered) -> anyhow::Result<()> {
+    let start = Genesis::of(recovered).map_err(anyhow::Error::from);
+    let start = start.and_then(|genesis| Ok(replay::start_of(&genesis, recovered.base.as_ref())?));
+    match start {
+        Ok(start) => {
+            let (_, follower) = Followed::new(start);
+            let (seal_bytes, on_unfit) = (Sealing::SEAL_BYTES, Box::new(|_, _| ()));
+            let sealing = Sealing { follower, seal_bytes, keep_bytes: None, on_unfit };
+            Ok(journal::restore_sealed(dir, recovered, sealing)?)
+        }
+        Err(_) => Ok(journal::restore(dir, recovered)?),
     }
 }
 

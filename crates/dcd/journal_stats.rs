@@ -64,7 +64,9 @@ impl Stats {
 
 impl Counted {
     fn count(&mut self, reading: &Reading, records: &[Record]) -> anyhow::Result<()> {
-        self.body_bytes = reading.recovered.genesis.len() as u64;
+        // Behind a state the genesis is in no frame.
+        let is_framed = reading.recovered.base.is_none();
+        self.body_bytes = if is_framed { reading.recovered.genesis.len() as u64 } else { 0 };
         for (stored, record) in reading.recovered.records.iter().zip(records) {
             let len_bytes = stored.body.len() as u64;
             let (actor, kind) = (replay::actor_name(record.actor()), kind(&record.input)?);
@@ -79,14 +81,16 @@ impl Counted {
         }
         self.longest.sort_by_key(|(seq, len_bytes, _)| (std::cmp::Reverse(*len_bytes), *seq));
         self.longest.truncate(LONGEST);
-        self.frame_bytes = self.body_bytes + (records.len() as u64 + 1) * HEADER_LEN_BYTES as u64;
+        self.frame_bytes = self.body_bytes + (records.len() as u64 + u64::from(is_framed)) * HEADER_LEN_BYTES as u64;
         Ok(())
     }
 
-    fn told(&self, reading: &Reading, Opened { genesis, records, .. }: &Opened) -> String {
+    fn told(&self, reading: &Reading, opened: &Opened) -> String {
+        let Opened { genesis, start: _, records } = opened;
         let place = reading.place.display();
         let mut lines = format!("{place}: {} records by {}, {}", records.len(), genesis.build, span(records));
         lines.push_str(&per_second(records).map(|per| format!(", {per:.0} records/s\n")).unwrap_or("\n".into()));
+        lines.push_str(&opened.lineage());
         let held = if reading.about.is_some() { "in the file, packed" } else { "in the directory" };
         lines.push_str(&format!(
             "{} bytes of bodies, {} of frames, {} {held}\n",
@@ -106,13 +110,14 @@ impl Counted {
         lines
     }
 
-    fn json(&self, reading: &Reading, Opened { genesis, records, .. }: &Opened) -> Json {
+    fn json(&self, reading: &Reading, Opened { genesis, start, records }: &Opened) -> Json {
         let kind = |((actor, kind), tally): (&(&str, String), &Tally)| json!({"actor": actor, "input": kind, "records": tally.records, "body-bytes": tally.body_bytes});
         let longest =
             |(seq, bytes, kind): &(u64, u64, String)| json!({"record": seq, "body-bytes": bytes, "input": kind});
         let time = |record: Option<&Record>| record.map(|record| record.stamp.time.0);
         json!({
-            "journal": reading.place, "build": genesis.build, "records": records.len(),
+            "journal": reading.place, "build": genesis.build, "parent": genesis.parent, "before": start.last().0,
+            "records": records.len(),
             "first-time-ns": time(records.first()), "last-time-ns": time(records.last()),
             "records-per-second": per_second(records),
             "bytes": {"bodies": self.body_bytes, "frames": self.frame_bytes, "stored": self.stored_bytes},
@@ -164,11 +169,8 @@ fn variant(value: &Json, depth: usize) -> String {
     }
 }
 
-/// Bytes of the file, or of all files below the directory.
+/// Bytes of the file, or of the journal in the directory.
 fn stored_bytes(place: &Path) -> anyhow::Result<u64> {
-    let found = std::fs::symlink_metadata(place)?;
-    if !found.is_dir() {
-        return Ok(found.len());
-    }
-    std::fs::read_dir(place)?.map(|entry| stored_bytes(&entry?.path())).sum()
+    let found = std::fs::metadata(place)?;
+    Ok(if found.is_dir() { journal::stored_bytes(place)? } else { found.len() })
 }

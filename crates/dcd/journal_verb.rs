@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use device::Seq;
 use journal::record::{Genesis, Record};
-use replay::Fold;
+use replay::{Fold, lineage};
 
 use crate::journal_compact::Compact;
 use crate::journal_file::{Export, Import, Pack};
@@ -41,6 +42,13 @@ enum JournalVerb {
     Salvage(Salvage),
 }
 
+impl Opened {
+    /// Where it is from, in lines; none of one that was run from power-on on.
+    pub(crate) fn lineage(&self) -> String {
+        lineage(&self.genesis, self.start.last()).into_iter().map(|line| line + "\n").collect()
+    }
+}
+
 impl Journal {
     /// Does it.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
@@ -68,10 +76,14 @@ pub(crate) struct Opened {
 }
 
 fn show(reading: &Reading, json: bool) -> anyhow::Result<()> {
-    let Opened { genesis, records, .. } = reading.decode()?;
+    let Opened { genesis, start, records } = reading.decode()?;
     if !json {
-        return print_line(&table::table(&table::rows(&records)));
+        return print_line(&table::table(&table::rows(&start, &records)));
     }
-    print_line(&serde_json::to_string(&serde_json::json!({"genesis": genesis}))?)?;
+    let first = match start.last() {
+        Seq(0) => serde_json::json!({"genesis": genesis}),
+        before => serde_json::json!({"genesis": genesis, "before": before.0}),
+    };
+    print_line(&first.to_string())?;
     records.iter().try_for_each(|record| print_line(&serde_json::to_string(record)?))
 }

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
+use device::VmTime;
 use journal::record::Record;
+use serde_json::{Map, Value as Json, json};
 
 use crate::journal_verb::Opened;
-use crate::print_line;
 use crate::reading::{Reading, archived};
+use crate::{print_line, print_text};
 
 /// Read a journal whole and check every frame, its place in the row, its link and its body.
 #[derive(Debug, clap::Args)]
@@ -17,32 +19,58 @@ use crate::reading::{Reading, archived};
 pub(crate) struct Verify {
     /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
     journal: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 impl Verify {
     /// Verifies.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let reading = Reading::open(self.journal.as_deref())?;
-        let Opened { genesis, records, .. } = reading.decode()?;
-        check_places(&reading, &records)?;
-        let (place, last) = (reading.place.display(), reading.recovered.last);
-        print_line(&format!("{place}: {} records by {}, {}", records.len(), genesis.build, span(&records)))?;
-        for (name, text) in reading.about.iter().flat_map(|about| &about.0) {
-            print_line(&format!("  {name}: {text}"))?;
-        }
-        if let Some(torn) = reading.recovered.torn {
-            print_line(&format!(
-                "a torn group from {} on ({} parts) is left out: it was not durable, and nobody was told of it",
-                torn.first, torn.parts
-            ))?;
-        }
+        let opened = reading.decode()?;
+        check_places(&reading, opened.start.time(), &opened.records)?;
         let keyframes = archived(&reading.place)?.0.check_keyframes()?;
-        if keyframes > 0 {
-            print_line(&format!("{keyframes} keyframes are the states that the records before them make"))?;
+        if self.json {
+            print_line(&json_of(&reading, &opened, keyframes).to_string())
+        } else {
+            print(&reading, &opened, keyframes)
         }
-        print_line(&format!("{last} is the last record, its link is {}", reading.recovered.link()))?;
-        print_line("every frame, its place in the row, its link and its body are right")
     }
+}
+
+fn json_of(reading: &Reading, Opened { genesis, start, records }: &Opened, keyframes: u64) -> Json {
+    let about = reading.about.iter().flat_map(|about| &about.0);
+    let about: Map<_, _> = about.map(|(name, text)| (name.clone(), text.clone().into())).collect();
+    let torn = reading.recovered.torn.map(|torn| json!({"from": torn.first.0, "parts": torn.parts}));
+    json!({
+        "journal": reading.place, "build": genesis.build, "parent": genesis.parent, "before": start.last().0,
+        "records": records.len(), "last": reading.recovered.last.0, "link": reading.recovered.link().to_string(),
+        "keyframes": keyframes, "torn": torn, "about": about,
+    })
+}
+
+fn print(reading: &Reading, opened: &Opened, keyframes: u64) -> anyhow::Result<()> {
+    let Opened { genesis, start: _, records } = opened;
+    let (place, last) = (reading.place.display(), reading.recovered.last);
+    print_line(&format!("{place}: {} records by {}, {}", records.len(), genesis.build, span(records)))?;
+    print_text(&opened.lineage())?;
+    for (name, text) in reading.about.iter().flat_map(|about| &about.0) {
+        print_line(&format!("  {name}: {text}"))?;
+    }
+    if let Some(torn) = reading.recovered.torn {
+        print_line(&format!(
+            "a torn group from {} on ({} parts) is left out: it was not durable, and nobody was told of it",
+            torn.first, torn.parts
+        ))?;
+    }
+    match keyframes {
+        0 => {}
+        1 => print_line("1 keyframe is the state that the records before it make")?,
+        _ => print_line(&format!("{keyframes} keyframes are the states that the records before them make"))?,
+    }
+    print_line(&format!("{last} is the last record, its link is {}", reading.recovered.link()))?;
+    print_line("every frame, its place in the row, its link and its body are right")
 }
 
 /// The time that records span.
@@ -52,8 +80,8 @@ pub(crate) fn span(records: &[Record]) -> String {
 }
 
 /// A record says its sequence too, and time does not go back.
-fn check_places(reading: &Reading, records: &[Record]) -> anyhow::Result<()> {
-    let mut before = device::VmTime(0);
+fn check_places(reading: &Reading, start: VmTime, records: &[Record]) -> anyhow::Result<()> {
+    let mut before = start;
     for (stored, record) in reading.recovered.records.iter().zip(records) {
         let (seq, time) = (stored.seq, record.stamp.time);
         ensure!(record.stamp.seq == seq, "{seq}: the frame's body says that it is {}", record.stamp.seq);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use device::Seq;
 use device::inspect::{Change, Value};
-use journal::record::Record;
+use journal::record::{Parent, Record};
 use replay::{DeviceNames, History, Row};
 use serde_json::{Map, Value as Json, json};
 
@@ -25,6 +25,11 @@ impl Asked {
         let reading = Reading::open(dir)?;
         let Opened { genesis, start, records } = reading.decode()?;
         Ok(Self { history: History::behind(genesis, start, records), dir: reading.place })
+    }
+
+    /// Where the journal is from which this one was made, if it is still there. One that was superseded lies below this one.
+    pub(crate) fn parent_place(&self, parent: &Parent) -> Option<PathBuf> {
+        Some(self.dir.join(&parent.journal)).filter(|place| place.exists())
     }
 
     /// The line that shows a position again.

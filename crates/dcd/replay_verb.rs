@@ -8,9 +8,10 @@ use device::backends::Holder;
 use device::inspect::{self, Path};
 use device::laws::LAWS;
 use device::vm::Vm;
-use replay::{HistoryError, Position, Replay as Replayed};
+use replay::{HistoryError, Position, Replay as Replayed, lineage};
 use serde_json::json;
 
+use crate::journal_verify::span;
 use crate::progress::Progress;
 use crate::question::{Asked, json_of_all, lines_of};
 use crate::{print_line, print_text, size};
@@ -85,7 +86,7 @@ impl Replay {
             .map(|(seq, broken)| json!({"record": seq.0, "law": broken.name, "detail": broken.detail}));
         json!({
             "journal": asked.dir, "build": asked.history.genesis().build, "parent": asked.history.genesis().parent,
-            "until": until.0, "records": replayed.records, "equal": replayed.equal, "laws": LAWS.len(),
+            "before": asked.history.start().last().0, "until": until.0, "records": replayed.records, "equal": replayed.equal, "laws": LAWS.len(),
             "broken": broken, "time-ns": replayed.fold.time().0,
             "divergence": replayed.divergence.as_ref().map(ToString::to_string),
             "finding": replayed.finding().map(|finding| finding.to_string()),
@@ -95,19 +96,21 @@ impl Replay {
 
     /// What is wrong, or that nothing is.
     fn verdict(&self, asked: &Asked, replayed: &Replayed, until: Seq) -> anyhow::Result<()> {
-        let total = until.0;
+        let before = asked.history.start().last().0;
+        let total = until.0 - before;
         if let Some(divergence) = replayed.divergence.as_ref().filter(|_| self.check) {
             let line = asked.replay_line(divergence.seq);
             bail!(
                 "{} of {total} records agree with this build; then\n{divergence}\n{line} --check",
-                divergence.seq.0 - 1
+                divergence.seq.0 - 1 - before
             );
         }
         // Who asks for the place where a law breaks knows that it does.
         let is_asked = matches!(self.until, Some(Position::Law(_)));
         if let Some(fault) = replayed.fault().filter(|_| !is_asked) {
-            let at = replayed.broken.as_ref().map_or(Seq(replayed.records + 1), |(seq, _)| *seq);
-            bail!("{} of {total} records fold and keep the laws; then\n{fault}\n{}", at.0 - 1, asked.replay_line(at));
+            let at = replayed.broken.as_ref().map_or(Seq(replayed.fold.last().0 + 1), |(seq, _)| *seq);
+            let done = at.0 - 1 - before;
+            bail!("{done} of {total} records fold and keep the laws; then\n{fault}\n{}", asked.replay_line(at));
         }
         if self.json || self.state.is_some() {
             return Ok(());
@@ -129,19 +132,14 @@ impl Replay {
 
 fn print_summary(asked: &Asked, until: Seq) -> anyhow::Result<()> {
     let (genesis, records) = (asked.history.genesis(), asked.history.records());
-    let ms = |seq: Seq| asked.history.record(seq).map_or(0.0, |record| record.stamp.time.0 as f64 / 1e6);
-    print_line(&format!(
-        "{}: {} records by {}, {:.3} ms of the VM clock",
-        asked.dir.display(),
-        records.len(),
-        genesis.build,
-        ms(asked.history.last()) - ms(Seq(1))
-    ))?;
-    if let Some(parent) = &genesis.parent {
-        print_line(&format!("made from {} after {}: {}", parent.journal, parent.shared, parent.change))?;
+    let (place, start) = (asked.dir.display(), asked.history.start());
+    print_line(&format!("{place}: {} records by {}, {}", records.len(), genesis.build, span(records)))?;
+    for line in lineage(genesis, start.last()) {
+        print_line(&line)?;
     }
     if until < asked.history.last() {
-        print_line(&format!("after {until}, at {:.3} ms:", ms(until)))?;
+        let time = asked.history.record(until).map_or(start.time(), |record| record.stamp.time);
+        print_line(&format!("after {until}, at {:.3} ms:", time.0 as f64 / 1e6))?;
     }
     Ok(())
 }

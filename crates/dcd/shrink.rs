@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use device::laws::Law;
+use journal::form::KEYFRAME_VERSION;
 use journal::record::{Genesis, Parent, Record};
-use replay::{PathValue, Question, Shrunk, Step};
+use replay::{Fold, PathValue, Question, Shrunk, Step};
 use serde_json::json;
 
 use crate::progress::Progress;
@@ -91,10 +92,11 @@ impl CutDown {
 
         let change = format!("shrink {}", shown(&question));
         let into = fork::place(into, &asked.dir, &change);
-        let (journal, shared) = (asked.dir.display().to_string(), device::Seq(0));
+        let (journal, start) = (asked.dir.display().to_string(), asked.history.start());
+        let shared = start.last();
         let parent = Some(Parent { journal, shared, change });
         let genesis = Genesis { parent, ..asked.history.genesis().clone() };
-        fork::write(&into, &genesis, &shrunk.records)?;
+        fork::write(&into, &genesis, start, &shrunk.records)?;
         let test = into.with_file_name(format!("{}.rs", into.file_name().unwrap_or_default().to_string_lossy()));
         std::fs::write(&test, test_text(&asked, &question, &genesis, &shrunk)?)
             .with_context(|| format!("the test {}", test.display()))?;
@@ -119,7 +121,7 @@ impl CutDown {
         let Self { asked, question, shrunk, into, test } = self;
         let Shrunk { records, from, runs, detail, .. } = shrunk;
         print_line(&format!("{question}: {} of {from} inputs show it, found in {runs} runs", records.len()))?;
-        print_text(&format!("{}\n", table::table(&table::rows(records))))?;
+        print_text(&format!("{}\n", table::table(&table::rows(asked.history.start(), records))))?;
         print_line(detail)?;
         let places: Vec<_> = shrunk.steps.iter().map(|step| step.record.to_string()).collect();
         print_line(&format!("they are {} of {}", places.join(" "), asked.dir.display()))?;
@@ -140,7 +142,11 @@ fn shown(question: &Question) -> String {
 
 /// A test that fails while this build shows it, for journal/corpus/bugs/.
 fn test_text(asked: &Asked, question: &Question, genesis: &Genesis, shrunk: &Shrunk) -> anyhow::Result<String> {
-    let mut lines = vec![json!({"config": genesis.config}).to_string()];
+    let start = asked.history.start();
+    let mut lines = vec![match start.last() {
+        device::Seq(0) => json!({"config": genesis.config}).to_string(),
+        _ => json!({"config": genesis.config, "state": state(start)}).to_string(),
+    }];
     for record in &shrunk.records {
         lines.push(serde_json::to_string(&Step::of(record))?);
     }
@@ -149,7 +155,7 @@ fn test_text(asked: &Asked, question: &Question, genesis: &Genesis, shrunk: &Shr
         Question::Law(law) => format!("law_holds({:?}, CASE)", law.name),
         Question::Path(wanted) => format!("never_is({:?}, CASE)", wanted.to_string()),
         Question::Panics => "never_panics(CASE)".to_owned(),
-        Question::Diverges => format!("decides(CASE, {})", raw(&decided(genesis, shrunk)?)),
+        Question::Diverges => format!("decides(CASE, {})", raw(&decided(start, shrunk)?)),
     };
     let name: String =
         shown(question).chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
@@ -167,11 +173,16 @@ fn test_text(asked: &Asked, question: &Question, genesis: &Genesis, shrunk: &Shr
     ))
 }
 
+/// The state at which a case begins: a keyframe's form and its bytes.
+fn state(start: &Fold) -> serde_json::Value {
+    let hex: String = start.to_keyframe().to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({"form": KEYFRAME_VERSION, "hex": hex})
+}
+
 /// What this build decides on the last input: its facts and its reply.
-fn decided(genesis: &Genesis, shrunk: &Shrunk) -> anyhow::Result<String> {
+fn decided(start: &Fold, shrunk: &Shrunk) -> anyhow::Result<String> {
     let steps: Vec<_> = shrunk.records.iter().map(Step::of).collect();
-    let vm = device::vm::Vm::new(genesis.config.clone());
-    let (records, _) = replay::rerun_all(vm, &steps, replay::Numbers::Own);
+    let (records, _) = replay::rerun_all(start.vm().clone(), &steps, replay::Numbers::Own);
     let Record { facts, reply, .. } = records.last().context("a record")?;
     Ok(json!({"facts": facts, "reply": reply}).to_string())
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use device::laws::LAWS;
-use replay::History;
+use replay::{Fold, History};
 use serde_json::{Map, Value, json};
 use sim::{Coverage, CrashPoints, Failure, Options, Outcome, Tally, simulate};
 
@@ -86,7 +86,7 @@ impl Sim {
         }
         match (self.keep.as_deref(), done.outcome) {
             (Some(dir), Some(Outcome { genesis, records, .. })) if seeds.end - seeds.start == 1 => {
-                fork::write(dir, &genesis, &records)?;
+                fork::write(dir, &genesis, &Fold::new(&genesis)?, &records)?;
                 if self.json { Ok(()) } else { print_line(&format!("its journal: dcd replay {}", dir.display())) }
             }
             _ => Ok(()),
@@ -159,7 +159,7 @@ impl Sim {
     /// Keeps what is wrong and says how to look at it; the last line is the one that runs it again.
     fn fail(&self, failure: Failure) -> anyhow::Result<()> {
         let dir = self.place(failure.seed)?;
-        fork::write(&dir, &failure.genesis, &failure.records)?;
+        fork::write(&dir, &failure.genesis, &Fold::new(&failure.genesis)?, &failure.records)?;
         let cut_down = failure.question().map(|question| {
             let history = History::new(failure.genesis.clone(), failure.records.clone())?;
             CutDown::of(Asked { dir: dir.clone(), history }, question, None)

@@ -4,12 +4,12 @@ use comfy_table::{Table, presets};
 use device::mailbox;
 use device::operation::Input;
 use journal::record::Record;
-use replay::{DeviceNames, Row};
+use replay::{DeviceNames, Fold, Row};
 
-/// Rows of a journal. Register writes that follow each other directly are one row: a guest that looks for the device
-/// makes many.
-pub(crate) fn rows(records: &[Record]) -> Vec<Row> {
-    let (mut rows, mut names) = (Vec::new(), DeviceNames::default());
+/// Rows of the records that follow a state. Register writes that follow each other directly are one row: a guest that looks
+/// for the device makes many.
+pub(crate) fn rows(start: &Fold, records: &[Record]) -> Vec<Row> {
+    let (mut rows, mut names) = (Vec::new(), DeviceNames::of(start.vm()));
     for run in records.chunk_by(|first, second| is_register_write(first) && is_register_write(second)) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         let mut row = Row::of(&names, first);

@@ -60,7 +60,7 @@ impl Whatif {
         let parent = |shared| Parent { journal, shared, change: change.clone() };
         let forked = replay::whatif(&mut asked.history, &edits, parent)?;
         let into = fork::place(self.into.as_deref(), &asked.dir, &change);
-        fork::write(&into, &forked.genesis, &forked.records)?;
+        fork::write(&into, &forked.genesis, &forked.start, &forked.records)?;
         if self.json {
             self.print_json(&asked, &forked, &into)?
         } else {

@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use device::Seq;
 use device::inspect::Path;
+use journal::record::Parent;
+use replay::{Origin, origin};
 use serde_json::json;
 
+use crate::progress::Progress;
 use crate::question::{Asked, json_of_changes, lines_of_changes, replay_line, seq};
 use crate::reading::archived;
 use crate::{place, print_text};
@@ -35,7 +38,9 @@ impl Why {
         // Of a long journal as little as is needed, from its end on.
         let (archived, _tail) = archived(&place)?;
         let at = self.at.unwrap_or(archived.last());
-        let why = archived.why(&self.path, at);
+        let mut progress = Progress::new("why");
+        let why = archived.why(&self.path, at, &mut |done, total| progress.bar(done, total));
+        drop(progress);
         let (written, history) =
             why.map_err(|error| anyhow!("{error}\n{}", replay_line(&place, at.min(archived.last()))))?;
         let asked = Asked { dir: place, history };
@@ -48,11 +53,29 @@ impl Why {
         }
         let told = match record {
             Some(record) => asked.told(record),
-            None if written.by == Seq(0) => "so from the start: no record wrote it".to_owned(),
-            None => {
-                format!("so after {}, which is the first state that is there: what came before was removed", written.by)
-            }
+            None => self.told_start(&asked, written.by),
         };
         print_text(&format!("{told}\n{}", lines_of_changes(&written.changes)))
+    }
+
+    /// That it is so in the first state, and who may know more.
+    fn told_start(&self, asked: &Asked, first: Seq) -> String {
+        match origin(asked.history.genesis(), first) {
+            Origin::PowerOn => "so from the start: no record wrote it".to_owned(),
+            Origin::Removed => {
+                format!("so after {first}, which is the first state that is there: what came before was removed")
+            }
+            Origin::Parent(parent) => {
+                let Parent { journal, shared: _, change } = parent;
+                let told = format!("so at {first} already, where this journal begins: {change} of {journal}");
+                match asked.parent_place(parent) {
+                    Some(place) => {
+                        let (path, place) = (&self.path, place.display());
+                        format!("{told}\nask there: dcd why {path} --journal {place} --at {}", first.0)
+                    }
+                    None => told,
+                }
+            }
+        }
     }
 }

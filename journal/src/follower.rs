@@ -146,8 +146,8 @@ enum Piece {
     Keyframe(Arc<StoredKeyframe>),
 }
 
-/// Where the follower begins.
-pub(crate) struct Beginning {
+/// Where the follower stands when it begins.
+pub(crate) struct Standing {
     pub(crate) genesis: Stored,
     /// Where the state of the [`Follower`] is.
     pub(crate) base: Option<StoredKeyframe>,
@@ -162,7 +162,7 @@ pub(crate) struct Beginning {
 /// What a journal in a directory has besides its store.
 pub(crate) struct Row {
     pub(crate) directory: Directory,
-    pub(crate) beginning: Beginning,
+    pub(crate) standing: Standing,
     /// What the follower has to take in and to seal first.
     pub(crate) backlog: Vec<Message>,
     /// Bytes of frames in the generation that is written to.
@@ -173,8 +173,15 @@ impl Row {
     /// Of a journal that has its genesis only.
     pub(crate) fn new(directory: Directory, genesis: Stored, frames: Vec<u8>) -> Row {
         let (chain, newest, bytes) = (Chain::default(), Generation(1), frames.len() as u64);
-        let beginning = Beginning { genesis, base: None, sealed: Vec::new(), chain, newest };
-        Row { directory, beginning, backlog: vec![Message::Frames(frames)], bytes }
+        let standing = Standing { genesis, base: None, sealed: Vec::new(), chain, newest };
+        Row { directory, standing, backlog: vec![Message::Frames(frames)], bytes }
+    }
+
+    /// Of a journal that has the state only at which it begins.
+    pub(crate) fn behind(directory: Directory, base: StoredKeyframe) -> Row {
+        let (genesis, chain, newest) = (base.genesis.clone(), base.chain, Generation(1));
+        let standing = Standing { genesis, base: Some(base), sealed: Vec::new(), chain, newest };
+        Row { directory, standing, backlog: Vec::new(), bytes: 0 }
     }
 }
 
@@ -183,11 +190,11 @@ impl FollowerThread {
     pub(crate) fn begin(
         directory: Directory,
         sealing: Sealing,
-        beginning: Beginning,
+        standing: Standing,
         next: mpsc::SyncSender<Next>,
         on_forgotten: OnForgotten,
     ) -> Self {
-        let Beginning { genesis, base, sealed, chain, newest } = beginning;
+        let Standing { genesis, base, sealed, chain, newest } = standing;
         let last = base.as_ref().map_or(Seq(0), |base| base.seq);
         let chunk = Chunk { last, chain, ..Chunk::default() };
         let mut thread =
@@ -196,8 +203,8 @@ impl FollowerThread {
             thread.follow(record);
             thread.chunk.last = record.seq;
         }
-        // A file tells what came before it, except the first.
-        if thread.chunk.last > Seq(0) {
+        // A file tells what came before it, except the one that begins with the genesis.
+        if base.is_some() || thread.chunk.last > Seq(0) {
             thread.make_keyframe();
         }
         thread
@@ -321,22 +328,42 @@ impl FollowerThread {
         }
     }
 
-    fn try_seal(&mut self, store: Box<dyn Store>, generation: Generation) -> Result<(), StoreError> {
+    /// Seals frames that are in no generation, file by file, and returns whether all of them are.
+    pub(crate) fn seal_frames(
+        mut self,
+        groups: impl Iterator<Item = Result<Vec<u8>, StoreError>>,
+    ) -> Result<bool, StoreError> {
+        for frames in groups {
+            self.take_in(frames?);
+            if self.chunk.frame_bytes >= self.sealing.seal_bytes {
+                self.seal_chunk()?;
+            }
+        }
+        self.seal_chunk()?;
+        Ok(self.stopped.is_none())
+    }
+
+    /// Writes what is in no sealed file into one, unless nothing is sealed any more.
+    fn seal_chunk(&mut self) -> Result<(), StoreError> {
         // Whoever opens the journal goes on from here.
         if self.chunk.keyframe != self.chunk.last {
             self.make_keyframe();
         }
-        // Asked behind the keyframe: where there is none, nothing of the chunk is left to be written, and the generation
-        // has the only copy.
+        // Asked behind the keyframe: where there is none, nothing of the chunk is left to be written.
+        let Some(first) = self.chunk.first.filter(|_| self.stopped.is_none()) else { return Ok(()) };
+        self.directory.make_sealed()?;
+        self.chunk.write(&self.directory.sealed_path(first, self.chunk.last))?;
+        let keyframe = self.chunk.pieces.pop();
+        let Chunk { last, chain, keyframe: at, .. } = self.chunk;
+        self.chunk = Chunk { pieces: Vec::from_iter(keyframe), last, chain, keyframe: at, ..Chunk::default() };
+        Ok(())
+    }
+
+    fn try_seal(&mut self, store: Box<dyn Store>, generation: Generation) -> Result<(), StoreError> {
+        self.seal_chunk()?;
+        // Where nothing is sealed any more the generation has the only copy.
         if self.stopped.is_some() {
             return Ok(());
-        }
-        if let Some(first) = self.chunk.first {
-            self.directory.make_sealed()?;
-            self.chunk.write(&self.directory.sealed_path(first, self.chunk.last))?;
-            let keyframe = self.chunk.pieces.pop();
-            let Chunk { last, chain, keyframe: at, .. } = self.chunk;
-            self.chunk = Chunk { pieces: Vec::from_iter(keyframe), last, chain, keyframe: at, ..Chunk::default() };
         }
         drop(store);
         self.directory.remove_generation(generation)?;

@@ -1,8 +1,8 @@
 //! The handle: where a decision gets its place and time, and where what follows from it learns that it is durable.
 //!
 //! ```text
-//! open, create ─▶ appending ── close, limit, too long a body ─▶ refusing (what was appended becomes durable)
-//!                     └────── a failed write or sync ─────────▶ failed   (durable stands still for ever)
+//! open, create, begin ─▶ appending ── close, limit, too long a body ─▶ refusing (what was appended becomes durable)
+//!                            └────── a failed write or sync ─────────▶ failed   (durable stands still for ever)
 //! ```
 //!
 //! Absent on purpose: reading records back while the journal is open (sealed files and the follower's tail have them), and a way from
@@ -18,9 +18,11 @@ use std::{
 use device::{Seq, Stamp, VmTime};
 
 use crate::{
+    beginning::Beginning,
     clock::VmClock,
     directory::Directory,
     follower::{FollowerThread, Message, Row, Sealing, TailError},
+    form::Keyframe,
     frame::{self, Chain},
     keeper::{Desk, DeskOptions, Generations, Keeper, Pending, check_body},
     opening::Opening,
@@ -161,6 +163,16 @@ impl Journal {
         Journal::create_in(Box::new(SledStore::create(dir)?), Some(dir), genesis, options)
     }
 
+    /// Makes a journal in `dir` that begins at a state, with the record behind it as its first one, and returns when that is
+    /// on disk. `genesis` is the body of a [`Genesis`](crate::record::Genesis) of the same VM, which names the parent. The
+    /// clock stands at [`Options::clock`], or at the state's own time where that is later; a [`Sealing`] is at the state.
+    ///
+    /// # Errors
+    /// If there is a journal, the state is none at which one can begin, or the disk fails.
+    pub fn begin(dir: &Path, genesis: &[u8], base: Keyframe, options: Options) -> Result<Journal, OpenError> {
+        Beginning::prepare(dir)?.begin(genesis, base, options)
+    }
+
     /// Opens the journal in `dir` and reads it from its newest keyframe on. A torn tail is removed. A [`Sealing`] must be at
     /// the state of that keyframe: who does not know it looks at an [`Opening`] first.
     pub fn open(dir: &Path, options: Options) -> Result<(Journal, Recovered), OpenError> {
@@ -213,11 +225,11 @@ impl Journal {
         Ok((Journal::start(start, options)?, recovered))
     }
 
-    /// A journal that keeps nothing: every record is durable at once and forgotten. The genesis is not looked at.
-    pub fn volatile(options: Options) -> Journal {
+    /// A journal that keeps nothing: every record behind `last` is durable at once and forgotten.
+    pub fn volatile(last: Seq, options: Options) -> Journal {
         let Options { limit_bytes, clock, on_durable, .. } = options;
         let durability = Durability::None;
-        let desk = Arc::new(Desk::new(false, Seq(0), 0, DeskOptions { durability, limit_bytes, on_durable }));
+        let desk = Arc::new(Desk::new(false, last, 0, DeskOptions { durability, limit_bytes, on_durable }));
         let (keeper, follower) = (Mutex::new(None), Mutex::new(None));
         Journal { room: Arc::new(Room { desk, clock: VmClock::stopped_at(clock), keeper, follower }) }
     }
@@ -349,18 +361,18 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
 
 /// Starts the follower of a journal whose store is one of a row.
 fn follow(desk: &Arc<Desk>, row: Row, sealing: Sealing) -> Result<(FollowerHandle, Generations), OpenError> {
-    let Row { directory, beginning, backlog, bytes } = row;
+    let Row { directory, standing, backlog, bytes } = row;
     let (messages, receiver) = mpsc::channel();
     let (next, nexts) = mpsc::sync_channel(1);
     for message in backlog {
         // The receiver is right here.
         messages.send(message).ok();
     }
-    let (current, seal_bytes, follower) = (beginning.newest, sealing.seal_bytes, messages.clone());
+    let (current, seal_bytes, follower) = (standing.newest, sealing.seal_bytes, messages.clone());
     let generations = Generations { current, follower, nexts, bytes, seal_bytes, is_next_asked: false };
     let desk = Arc::clone(desk);
     let on_forgotten = Box::new(move |bytes| desk.forget(bytes));
-    let run = move || FollowerThread::begin(directory, sealing, beginning, next, on_forgotten).run(&receiver);
+    let run = move || FollowerThread::begin(directory, sealing, standing, next, on_forgotten).run(&receiver);
     let thread = spawn("journal-follower", run)?;
     Ok((FollowerHandle { messages, thread }, generations))
 }

@@ -16,6 +16,7 @@ use crate::{
     recover::{Damage, DamageCause, OpenError, Reading},
     sled_store::SledStore,
     store::Store,
+    succession::finish,
 };
 
 /// Frames that are in a generation and in no sealed file.
@@ -45,6 +46,9 @@ pub(crate) enum Purpose {
 
 impl Held {
     pub(crate) fn of(dir: &Path, purpose: Purpose) -> Result<Held, OpenError> {
+        if purpose == Purpose::Write {
+            finish(dir)?;
+        }
         let directory = Directory::new(dir);
         let generations = directory.generations()?;
         let files = directory.sealed_files()?;

@@ -8,11 +8,14 @@
 //! open ── newest keyframe ─▶ sealed frames ─▶ parts ─▶ groups ─▶ frames ─▶ records up to #N
 //! ```
 //!
+//! A journal begins with its genesis, or at a state that another one has made.
+//!
 //! Bodies are opaque to all of this; [`form`] says what stands in them. Absent on purpose: retries (a failed write or sync is
 //! final), and an asynchronous interface (the outbox waits, nobody else does).
 #![forbid(unsafe_code)]
 
 mod archive;
+mod beginning;
 pub mod clock;
 pub mod codec;
 mod copied;
@@ -34,16 +37,19 @@ pub mod remains;
 mod restore;
 pub mod sled_store;
 pub mod store;
+mod succession;
 mod whole;
 
 pub use archive::Archive;
+pub use beginning::Beginning;
 pub use clock::VmClock;
-pub use directory::{SealedFile, sealed_files};
+pub use directory::{SealedFile, sealed_files, stored_bytes};
 pub use follower::{Follower, Sealing, TailError};
 pub use handle::{CloseReason, Journal, JournalClosed, OnDurable, OnFailed, Options};
 pub use keyframe::StoredKeyframe;
 pub use opening::Opening;
 pub use recover::{Damage, DamageCause, OpenError, Recovered, Stored, Torn};
-pub use restore::restore;
+pub use restore::{restore, restore_sealed};
 pub use store::{Durability, Key, Store, StoreError};
+pub use succession::{Succession, supersede};
 pub use whole::{read, read_open, salvage};

@@ -19,7 +19,7 @@ use device::Seq;
 
 use crate::{
     directory::{Directory, Generation, SealedFile},
-    follower::{Beginning, FollowerThread, Message, Row, Sealing, frame_bytes},
+    follower::{FollowerThread, Message, Row, Sealing, Standing, frame_bytes},
     frame::Chain,
     handle::{Journal, Options, Start},
     held::{Held, Live, Purpose, read_files},
@@ -47,7 +47,7 @@ struct Newest {
     torn: Vec<Key>,
     frame_bytes: u64,
     chain: Chain,
-    beginning: Beginning,
+    standing: Standing,
     recovered: Recovered,
 }
 
@@ -84,10 +84,10 @@ impl Opening {
     /// If the disk fails, a record cannot be followed, or another went on with it first.
     pub fn compact(self, sealing: Sealing) -> Result<(), OpenError> {
         let (current, row) = self.hold()?.into_row()?;
-        let Row { directory, beginning, backlog, bytes: _ } = row;
-        let generation = beginning.newest;
+        let Row { directory, standing, backlog, bytes: _ } = row;
+        let generation = standing.newest;
         let (next, _) = mpsc::sync_channel(1);
-        let thread = FollowerThread::begin(directory, sealing, beginning, next, Box::new(|_| ()));
+        let thread = FollowerThread::begin(directory, sealing, standing, next, Box::new(|_| ()));
         thread.seal_all(backlog, current, generation)
     }
 
@@ -111,8 +111,8 @@ fn read_newest(dir: &Path) -> Result<Newest, OpenError> {
 /// What of the journal in `dir`, which nobody may have open, is behind its newest keyframe: the genesis, the record before,
 /// and the records. The directory stays as it is.
 pub(crate) fn newest_records(dir: &Path) -> Result<(Stored, Seq, Vec<Stored>), OpenError> {
-    let Newest { beginning, recovered, .. } = check_end(dir, read_newest(dir), |newest| newest.recovered.last)?;
-    Ok((beginning.genesis, recovered.before(), recovered.records))
+    let Newest { standing, recovered, .. } = check_end(dir, read_newest(dir), |newest| newest.recovered.last)?;
+    Ok((standing.genesis, recovered.before(), recovered.records))
 }
 
 impl Newest {
@@ -131,13 +131,13 @@ impl Newest {
         let newest = held.stores.last().map_or(Generation(0), |(generation, _)| *generation);
         let genesis = Stored { seq: Seq(0), version: recovered.genesis_version, body: recovered.genesis.clone() };
         let Held { directory, stores, .. } = held;
-        let beginning = Beginning { genesis, base, sealed, chain: sealed_chain, newest };
-        Ok(Newest { directory, stores, live, torn, frame_bytes, chain, beginning, recovered })
+        let standing = Standing { genesis, base, sealed, chain: sealed_chain, newest };
+        Ok(Newest { directory, stores, live, torn, frame_bytes, chain, standing, recovered })
     }
 
     /// The store that is written to, and what the follower has to do first. What was cut short is removed.
     fn into_row(self) -> Result<(Box<dyn Store>, Row), OpenError> {
-        let Newest { directory, mut stores, live, torn, beginning, recovered, .. } = self;
+        let Newest { directory, mut stores, live, torn, standing, recovered, .. } = self;
         directory.remove_leftovers()?;
         remove_torn(&mut stores, &torn, recovered.last)?;
         let newest = stores.len().saturating_sub(1);
@@ -153,7 +153,7 @@ impl Newest {
             backlog.push(Message::Full(Box::new(store), generation));
         }
         backlog.extend(live.map(|part| Message::Frames(part.frames)));
-        Ok((Box::new(current), Row { directory, beginning, backlog, bytes }))
+        Ok((Box::new(current), Row { directory, standing, backlog, bytes }))
     }
 }
 

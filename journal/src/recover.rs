@@ -176,7 +176,7 @@ pub enum OpenError {
         /// The journal's directory.
         dir: std::path::PathBuf,
     },
-    /// Its creation was cut short, so no record was ever in it.
+    /// It was never begun, or its creation was cut short, so no record was ever in it.
     #[error(
         "{place} holds no whole genesis: its creation was cut short; remove it and create it again, no record is lost"
     )]
@@ -201,6 +201,14 @@ pub enum OpenError {
         place: String,
         /// Where, and why.
         damage: Damage,
+    },
+    /// It is no state at which a journal can begin.
+    #[error("no journal can begin at {seq}: {reason}")]
+    Base {
+        /// The record after which it is.
+        seq: Seq,
+        /// Why.
+        reason: String,
     },
     /// Its records cannot be sealed.
     #[error("the records in {dir} cannot be sealed: {reason}; they stay where they are", dir = .dir.display())]

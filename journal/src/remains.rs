@@ -6,14 +6,15 @@
 //!   ├─ parts ─ by checksum ─▶ groups, as much as is there ─────────────────┼▶ frames ─▶ rows: link after link
 //!   └─ frames that lie bare ───────────────────────────────────────────────┘
 //!
-//! #0 ─ #1 ─ ... ─ #N          prefix: the longest row from a genesis on
+//! #0 ─ #1 ─ ... ─ #N          prefix: the longest row from a genesis on; where there is none, from a state on
 //!                  gap  #M ─ ... ─ #K     beyond: rows behind it, which nothing links to the prefix
 //! ```
 //!
 //! A database keeps old copies, and of a group that was torn and written again both: where two records can follow, one of
 //! a group that was found whole is taken before one that was not, then the one with the longer row behind it. A body may
 //! hold what looks like a frame, a part or a segment, for a guest chooses its payloads: what lies in a whole part or segment
-//! is not searched, and a bare frame is taken only behind a record that it links to. Deliberately absent: writing anything, and a guess at what stood in a gap.
+//! is not searched, and a bare frame is taken only behind a record that it links to. Of several states that one counts which
+//! the earliest row continues. Deliberately absent: writing anything, and a guess at what stood in a gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +24,9 @@ use device::Seq;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
+    directory::Directory,
     frame::{self, Chain},
+    keyframe::StoredKeyframe,
     part::{self, Candidate},
     portable,
     recover::{OpenError, Recovered, Stored},
@@ -36,11 +39,11 @@ const WAYS_MAX: usize = 64;
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Remains {
-    /// The journal as far as it goes without a gap; `None` if no genesis was found.
+    /// The journal as far as it goes without a gap; `None` if neither a genesis was found nor a state.
     pub prefix: Option<Recovered>,
     /// The link of its last record.
     pub link: Chain,
-    /// Up to here the prefix lies in whole groups or segments: it was durable once. `None` if not even the genesis does.
+    /// Up to here the prefix lies in whole groups or segments: it was durable once. `None` if not even its beginning does.
     pub whole: Option<Seq>,
     /// Rows of records that stand behind gaps, ascending. The first of each links to nothing that was found.
     pub beyond: Vec<Vec<Stored>>,
@@ -79,7 +82,9 @@ impl Remains {
 /// If a file cannot be read, a process holds the journal, or there is nothing at all.
 pub fn find(place: &Path) -> Result<Remains, OpenError> {
     let mut files = Vec::new();
-    list(place, &mut files)?;
+    // Other journals and snapshots in the directory are no part of this one.
+    let entries = if place.is_dir() { Directory::new(place).entries()? } else { vec![place.to_owned()] };
+    entries.iter().try_for_each(|path| list(path, &mut files))?;
     if files.is_empty() {
         return Err(OpenError::Missing { place: place.display().to_string() });
     }
@@ -106,7 +111,7 @@ pub fn find(place: &Path) -> Result<Remains, OpenError> {
 pub(crate) fn behind(place: &Path, next: Seq) -> Result<Option<(Seq, Seq)>, OpenError> {
     let mut files = Vec::new();
     // A sealed file is checked when it is read; it is the databases that forget.
-    list(&place.join("live"), &mut files)?;
+    list(&Directory::new(place).live(), &mut files)?;
     let mut is_suspect = false;
     for path in files {
         is_suspect |= begins_at_or_behind(&read(place, &path)?, next);
@@ -182,6 +187,7 @@ struct Sighting {
 #[derive(Debug, Default)]
 struct Search {
     seen: BTreeMap<Seq, Vec<Sighting>>,
+    keyframes: Vec<StoredKeyframe>,
 }
 
 impl Search {
@@ -199,13 +205,19 @@ impl Search {
     fn file(&mut self, bytes: &[u8]) {
         let mut offset = 0;
         while offset < bytes.len() {
-            let (frames, len_bytes) = portable::segment_at(bytes, offset).unwrap_or_default();
-            if len_bytes > 0 {
-                self.run(&frames, true);
-            } else if let Some(frames) = portable::unpack_remains(bytes, offset) {
-                self.run(&frames, false);
+            match portable::segment_at(bytes, offset) {
+                Some(whole) => {
+                    self.run(&whole.frames, true);
+                    self.keyframes.extend(whole.keyframe);
+                    offset += whole.len_bytes;
+                }
+                None => {
+                    if let Some(frames) = portable::unpack_remains(bytes, offset) {
+                        self.run(&frames, false);
+                    }
+                    offset += 1;
+                }
             }
-            offset += len_bytes.max(1);
         }
         self.bare(bytes);
     }
@@ -248,17 +260,17 @@ impl Search {
     /// Puts what was seen into rows.
     fn rows(mut self, remains: &mut Remains) {
         self.link();
-        let genesis = self.best(Seq(0), |sighting| {
-            Chain::default().next(Seq(0), sighting.stored.version, &sighting.stored.body) == sighting.chain
-        });
         let mut next = Seq(0);
-        if let Some(row) = genesis.map(|index| self.take(Seq(0), index)) {
+        if let Some((base, row)) = self.beginning() {
             let in_whole = row.iter().take_while(|sighting| sighting.found == Found::Whole).count() as u64;
-            remains.whole = in_whole.checked_sub(1).map(Seq);
-            remains.link = row.last().map(|sighting| sighting.chain).unwrap_or_default();
-            next = Seq(row.len() as u64);
+            // A state is found in a whole segment or not at all.
+            let first = base.as_ref().map_or(0, |base| base.seq.0 + 1);
+            remains.whole = (first + in_whole).checked_sub(1).map(Seq);
+            let link = base.as_ref().map(|base| base.chain).unwrap_or_default();
+            remains.link = row.last().map_or(link, |sighting| sighting.chain);
+            next = Seq(first + row.len() as u64);
             remains.note(&row);
-            remains.prefix = recovered(row);
+            remains.prefix = recovered(base, row);
         }
         while let Some((seq, index)) = self.first_from(next) {
             let row = self.take(seq, index);
@@ -266,6 +278,27 @@ impl Search {
             remains.note(&row);
             remains.beyond.push(row.into_iter().map(|sighting| sighting.stored).collect());
         }
+    }
+
+    /// The row from the best genesis on; without one, from a state on.
+    fn beginning(&mut self) -> Option<(Option<StoredKeyframe>, Vec<Sighting>)> {
+        let genesis = self.best(Seq(0), |sighting| {
+            Chain::default().next(Seq(0), sighting.stored.version, &sighting.stored.body) == sighting.chain
+        });
+        if let Some(index) = genesis {
+            return Some((None, self.take(Seq(0), index)));
+        }
+        self.keyframes.sort_by_key(|keyframe| keyframe.seq);
+        let behind = |keyframe: &StoredKeyframe| {
+            let first = Seq(keyframe.seq.0 + 1);
+            self.best(first, |after| {
+                keyframe.chain.next(first, after.stored.version, &after.stored.body) == after.chain
+            })
+        };
+        let continued = self.keyframes.iter().position(|keyframe| behind(keyframe).is_some());
+        let base = self.keyframes.get(continued.unwrap_or(0))?.clone();
+        let row = behind(&base).map(|index| self.take(Seq(base.seq.0 + 1), index)).unwrap_or_default();
+        Some((Some(base), row))
     }
 
     /// Finds for every sighting the best one that continues it, from the last on.
@@ -313,12 +346,14 @@ impl Search {
     }
 }
 
-fn recovered(row: Vec<Sighting>) -> Option<Recovered> {
+fn recovered(base: Option<StoredKeyframe>, row: Vec<Sighting>) -> Option<Recovered> {
     let mut stored = row.into_iter().map(|sighting| sighting.stored);
-    let Stored { version: genesis_version, body: genesis, .. } = stored.next()?;
+    let genesis = base.as_ref().map_or_else(|| stored.next(), |base| Some(base.genesis.clone()));
+    let Stored { version: genesis_version, body: genesis, .. } = genesis?;
     let records: Vec<_> = stored.collect();
-    let last = Seq(records.len() as u64);
-    Some(Recovered { genesis, genesis_version, base: None, records, last, torn: None })
+    let before = base.as_ref().map_or(0, |base| base.seq.0);
+    let last = Seq(before + records.len() as u64);
+    Some(Recovered { genesis, genesis_version, base, records, last, torn: None })
 }
 
 /// The payload of a part, and whether it is its group's last.

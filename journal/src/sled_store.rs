@@ -57,7 +57,7 @@ impl SledStore {
     /// durable.
     pub(crate) fn create(dir: &Path) -> Result<SledStore, OpenError> {
         let directory = Directory::new(dir);
-        if directory.live().exists() {
+        if !directory.generations()?.is_empty() || !directory.sealed_files()?.is_empty() {
             return Err(OpenError::Exists { place: dir.display().to_string() });
         }
         let database = directory.generation(FIRST);
@@ -106,6 +106,12 @@ impl SledStore {
         let path = database.join("db");
         let log = File::open(&path).map_err(|source| io_error("open", &path, source))?;
         Ok(SledStore { db: Some(db), log, dir: dir.to_owned(), database })
+    }
+
+    /// Says that the journal, with this generation of it, was moved to `directory` while it is open. sled opens its files once
+    /// and then works on what it has open; only blobs, of which there are none, it would look for by their names.
+    pub(crate) fn moved_to(&mut self, directory: &Directory) {
+        (self.dir, self.database) = (directory.path().to_owned(), directory.generation(FIRST));
     }
 
     /// Files that sled has made beside its log. Any is an error of ours: a value was too long, and a power cut would take it.

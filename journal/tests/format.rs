@@ -6,7 +6,7 @@ use device::Seq;
 use journal::frame::{self, Chain};
 use journal::portable::{self, About, write_to};
 use journal::store::Key;
-use journal::{Recovered, Stored, part};
+use journal::{Recovered, Stored, StoredKeyframe, part};
 
 const PAGE: &str = include_str!("../FORMAT.md");
 
@@ -43,6 +43,14 @@ fn genesis() -> Recovered {
         last: Seq(0),
         torn: None,
     }
+}
+
+/// What begins at a state.
+fn begun() -> Recovered {
+    let chain = Chain::default().next(Seq(0), 1, b"genesis");
+    let genesis = Stored { seq: Seq(0), version: 1, body: b"genesis".to_vec() };
+    let base = StoredKeyframe { seq: Seq(120), chain, genesis, version: 1, body: b"state".to_vec() };
+    Recovered { base: Some(base), last: Seq(120), ..self::genesis() }
 }
 
 fn frame_of_genesis() -> Vec<u8> {
@@ -96,6 +104,7 @@ fn the_examples_are_what_is_written() {
     assert!(PAGE.contains(&format!("under the key `{}`", hex(&key.to_bytes()))));
     assert_eq!(example("part"), hex(&value));
     assert_eq!(example("file"), hex(&file_of(&genesis())));
+    assert_eq!(example("begun"), hex(&file_of(&begun())));
 }
 
 #[test]
@@ -193,6 +202,18 @@ fn the_versions_are_the_codes() {
     let versions: BTreeMap<_, _> = table("what").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     assert_eq!(versions["segment"], portable::VERSION.to_string());
     assert_eq!(versions["part"], part::cut(Seq(0), b"")[0].1[0].to_string());
+}
+
+#[test]
+fn what_begins_at_a_state_lies_where_the_page_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    journal::restore(dir.path(), &begun()).expect("restored");
+    let names = std::fs::read_dir(dir.path().join("sealed")).expect("listable");
+    let names: Vec<_> = names.map(|entry| entry.expect("an entry").file_name()).collect();
+    assert_eq!(names.len(), 1);
+    let told = format!("DIR/sealed/{}   no record: the state after #120", names[0].to_string_lossy());
+    assert!(PAGE.contains(&told), "{told}");
+    assert_eq!(journal::read(dir.path()).expect("whole"), begun());
 }
 
 #[test]

@@ -276,7 +276,7 @@ fn without_durability_every_record_is_durable_at_once() {
     };
     let disk = MemoryDisk::default();
     let kept = Journal::create_on(disk.store(), b"genesis", options()).expect("new");
-    for journal in [kept.clone(), Journal::volatile(options())] {
+    for journal in [kept.clone(), Journal::volatile(Seq(0), options())] {
         for seq in 1..100 {
             assert_eq!(append(&journal, 10), Stamp { seq: Seq(seq), time: VmTime(70) });
             assert_eq!((journal.durable(), told.load(Ordering::SeqCst)), (Seq(seq), seq));
@@ -334,7 +334,7 @@ fn a_store_that_panics_is_a_failure_and_nobody_waits_for_ever() {
 #[test]
 fn the_clock_stamps_and_can_stand_still() {
     let options = Options { clock: VmTime(1_000), ..Options::default() };
-    let journal = Journal::volatile(options);
+    let journal = Journal::volatile(Seq(0), options);
     assert_eq!(append(&journal, 1).time, VmTime(1_000));
     journal.clock().step(Duration::from_nanos(7));
     assert_eq!(append(&journal, 1).time, VmTime(1_007));

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use device::Seq;
-use journal::{Archive, Follower, Journal, Opening, Options, Recovered, Sealing, Stored, StoredKeyframe};
+use journal::{Archive, Follower, Journal, OpenError, Opening, Options, Recovered, Sealing, Stored, StoredKeyframe};
 
 /// A state that needs every record before it: how many, and a sum that depends on their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -260,6 +260,49 @@ fn any_part_is_read_without_the_rest_open_or_closed_or_in_a_file() {
         assert_eq!(archive.records(Seq(0), Seq(u64::MAX)).expect("readable"), all.records);
         assert_eq!(journal::portable::read_file(&file).expect("whole").0, all);
     }
+}
+
+#[test]
+fn a_journal_that_moves_is_sealed_in_its_new_place_as_a_run_would() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (dir, cut) = (place.path().join("run"), place.path().join("cut"));
+    let journal = Journal::create(&dir, b"genesis", options(None, None)).expect("new");
+    append(&journal, 12_000);
+    journal.close().expect("closes");
+    let whole = journal::read(&dir).expect("whole");
+    // One whose beginning was removed, too.
+    let base = Archive::of_directory(&dir).expect("readable").keyframe(Seq(9_000)).expect("readable").expect("one");
+    let records = whole.records[base.seq.0 as usize..].to_vec();
+    let behind = Recovered { base: Some(base), records, ..whole.clone() };
+    for (dir, moved) in [(place.path().join("again"), whole), (cut, behind)] {
+        let sealing = || options(moved.base.as_ref(), None).sealing.expect("there");
+        journal::restore_sealed(&dir, &moved, sealing()).expect("restored");
+        let files = journal::sealed_files(&dir).expect("listable");
+        assert!(files.len() >= 3, "{files:?}");
+        assert_eq!(journal::read(&dir).expect("whole"), moved);
+        assert_reads_here_and_there(&Archive::of_directory(&dir).expect("readable"), 12_000);
+        assert!(matches!(journal::restore_sealed(&dir, &moved, sealing()), Err(OpenError::Exists { .. })));
+        let (journal, recovered) = open(&dir, None);
+        assert_eq!(recovered.records, []);
+        append(&journal, 2_000);
+        journal.close().expect("closes");
+        assert_holds(&journal::read(&dir).expect("whole"), 14_000);
+    }
+}
+
+#[test]
+fn a_journal_without_keyframes_moves_in_one_file() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (dir, again) = (place.path().join("run"), place.path().join("again"));
+    append(&Journal::create(&dir, b"genesis", Options::default()).expect("new"), 3_000);
+    let whole = journal::read(&dir).expect("whole");
+    let follower = Box::new(Unlawful(Sum::default(), Arc::default()));
+    let on_unfit = Box::new(|seq, reason| panic!("{seq}: {reason}"));
+    let sealing = Sealing { follower, seal_bytes: 16 << 10, keep_bytes: None, on_unfit };
+    journal::restore_sealed(&again, &whole, sealing).expect("restored");
+    assert_eq!(names(&again), ["live", "sealed"]);
+    assert_eq!(names(&again.join("sealed")).len(), 1);
+    assert_eq!(journal::read(&again).expect("whole"), whole);
 }
 
 /// Follows everything, and makes no keyframe of a state behind the 700th record: one in which a law is broken.

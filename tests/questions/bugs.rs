@@ -7,16 +7,28 @@ use device::config::VmConfig;
 use device::inspect::Path;
 use device::laws::Law;
 use device::vm::Vm;
+use journal::form::Keyframe;
 use replay::{Decided, End, Numbers, PathValue, Step, rerun, rerun_all};
 use serde_json::{Value, json};
 
-/// The VM of a case and its inputs: a line of JSON each.
+/// The VM of a case, at power-on or in a state that is given as a keyframe, and its inputs: a line of JSON each.
 pub(crate) fn case(text: &str) -> (Vm, Vec<Step>) {
     let mut lines = text.lines().filter(|line| !line.is_empty());
     let mut genesis: Value = serde_json::from_str(lines.next().expect("a genesis")).expect("JSON");
     let config: VmConfig = serde_json::from_value(genesis["config"].take()).expect("a VM");
     let steps = lines.map(|line| serde_json::from_str(line).expect("an input")).collect();
-    (Vm::new(config), steps)
+    let vm = match &genesis["state"] {
+        Value::Null => Vm::new(config),
+        state => state_of(state),
+    };
+    (vm, steps)
+}
+
+fn state_of(state: &Value) -> Vm {
+    let hex = state["hex"].as_str().expect("bytes").as_bytes().chunks(2);
+    let byte = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).expect("digits"), 16).expect("a byte");
+    let form = state["form"].as_u64().expect("a form").try_into().expect("a form");
+    Keyframe::from_stored(form, &hex.map(byte).collect::<Vec<_>>()).expect("a state").vm
 }
 
 fn watch(text: &str, each: &mut dyn FnMut(&Decided<'_>)) -> End {

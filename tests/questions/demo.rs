@@ -360,7 +360,8 @@ fn a_fork_is_an_ordinary_journal_with_a_parent_and_differs_where_it_was_forked()
     printed(&["whatif", &journal, "--drop", "95"]);
     let replayed = printed(&["replay", &fork, "--check"]);
     assert!(
-        replayed.contains("after #94: drop #95") && replayed.contains("98 records fold, 14 laws hold"),
+        replayed.contains(&format!("\nforked at #94: drop #95 of {journal}\n"))
+            && replayed.contains("98 records fold, 14 laws hold"),
         "{replayed}"
     );
     let said = refused(&["whatif", &journal, "--drop", "95"]);

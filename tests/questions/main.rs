@@ -1,5 +1,6 @@
 //! Questions to a journal, asked of one that `dcd demo` made and of a longer one.
 
+mod begun;
 mod bugs;
 mod corpus;
 mod demo;

@@ -82,6 +82,9 @@ fn pack_says_what_it_was_recorded_on() {
         every frame, its place in the row, its link and its body are right
     "#]]
     .assert_eq(&told.replace(std::env::consts::ARCH, "ARCH"));
+    let verified: Value = serde_json::from_str(&printed(&["journal", "verify", &file, "--json"])).expect("JSON");
+    assert_eq!((&verified["records"], &verified["last"], &verified["before"]), (&99.into(), &99.into(), &0.into()));
+    assert_eq!(verified["about"]["recorded by"], verified["build"]);
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
     assert!(printed(&["journal", "verify", &file]).contains(&format!("  kernel: {}\n", kernel.trim())));
 }

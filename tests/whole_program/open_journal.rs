@@ -89,7 +89,7 @@ fn a_journal_that_was_cut_answers_for_what_is_left_and_goes_on() {
     assert_eq!(size, "backends.tm0.size-bytes = 2097152\n");
     assert!(printed(&["replay", &journal]).contains("every decision is what this build decides"));
     let verified = printed(&["journal", "verify", &journal]);
-    assert!(verified.contains("2 keyframes are the states that the records before them make"), "{verified}");
+    assert!(verified.contains("1 keyframe is the state that the records before it make"), "{verified}");
     for question in [&["inspect", "--journal", &journal, "--at", "1"][..], &["whatif", &journal, "--drop", "1"]] {
         let refused = verb(question);
         let told = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -284,7 +284,7 @@ fn open(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag) -> Result<Op
         JournalPlace::None => {
             let durability = Durability::None;
             let journal_options = journal_options(options, outbox, fatal, VmTime(0));
-            Ok(fresh(Journal::volatile(Options { durability, ..journal_options }), None))
+            Ok(fresh(Journal::volatile(Seq(0), Options { durability, ..journal_options }), None))
         }
         JournalPlace::Directory(dir) => match Opening::of(dir) {
             Err(OpenError::Missing { .. }) => {

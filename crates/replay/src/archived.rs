@@ -103,6 +103,11 @@ impl Archived {
         Ok(Self { archive, genesis })
     }
 
+    /// What the VM was started as.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
     /// The record before the first that is there; `#0` where none is gone.
     pub fn before(&self) -> Seq {
         self.archive.before()
@@ -121,14 +126,15 @@ impl Archived {
         Ok(self.stretch(seq, seq)?.at(seq)?)
     }
 
-    /// That every keyframe is the state that the records before it make, and how many there are.
+    /// That every keyframe behind the first state is the state that the records before it make, and how many there are.
     ///
     /// # Errors
     /// The first that is not, or what cannot be read.
     pub fn check_keyframes(&self) -> Result<u64, UnreadableError> {
         let mut fold = self.at(self.archive.before())?;
-        let keyframes = self.archive.keyframes()?;
-        for seq in keyframes.iter().copied().filter(|seq| *seq >= fold.last()).collect::<Vec<_>>() {
+        let mut keyframes = self.archive.keyframes()?;
+        keyframes.retain(|seq| *seq > fold.last());
+        for &seq in &keyframes {
             for stored in self.archive.records(Seq(fold.last().0 + 1), seq)? {
                 fold.apply(&record_of(&stored)?)?;
             }
@@ -141,13 +147,19 @@ impl Archived {
     }
 
     /// The record up to `at` that last changed what stands at a path, which may be gone by then; and the stretch of records in
-    /// which it stands.
+    /// which it stands. `progress` is told how many records were looked at, of how many.
     ///
     /// # Errors
     /// If nothing ever stood there, or a record cannot be read.
-    pub fn why(&self, path: &Path, at: Seq) -> Result<(Written, History), UnreadableError> {
+    pub fn why(
+        &self,
+        path: &Path,
+        at: Seq,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Written, History), UnreadableError> {
         let (mut end, mut nothing) = (at, None);
         loop {
+            progress(at.0.saturating_sub(end.0), at.0.saturating_sub(self.before().0));
             let mut stretch = self.stretch(Seq(end.0.saturating_sub(1)), end)?;
             let start = stretch.start().last();
             match stretch.why(path, end) {
@@ -166,17 +178,20 @@ impl Archived {
     }
 
     /// Asks stretch after stretch, from the first record on, until one has an answer, and returns that stretch too.
+    /// `progress` is told how many records were looked at, of how many.
     ///
     /// # Errors
     /// If a record before the answer cannot be read or does not fit.
     pub fn first<T>(
         &self,
         find: impl Fn(&History) -> Result<Option<T>, FoldError>,
+        progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<(T, History)>, UnreadableError> {
         let mut ends: Vec<_> = self.archive.keyframes()?.into_iter().chain([self.last()]).collect();
         ends.dedup();
         let mut begin = self.archive.before();
         for end in ends.into_iter().filter(|end| *end >= begin).collect::<Vec<_>>() {
+            progress(begin.0 - self.before().0, self.last().0 - self.before().0);
             let stretch = self.stretch(begin, end)?;
             if let Some(found) = find(&stretch)? {
                 return Ok(Some((found, stretch)));
@@ -212,7 +227,7 @@ impl Archived {
         let (first, last) = (self.archive.before(), self.last());
         match seq {
             seq if seq > last => Err(HistoryError::NoSuchRecord { asked: seq, last }),
-            seq if seq < first => Err(HistoryError::Removed { asked: seq, first }),
+            seq if seq < first => Err(HistoryError::before(&self.genesis, seq, first)),
             _ => Ok(()),
         }
     }

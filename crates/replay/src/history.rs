@@ -12,11 +12,12 @@ use device::inspect::{self, Path, PathError};
 use device::laws::{Broken, Law};
 use device::vm::Vm;
 use device::{Seq, VmTime};
-use journal::record::{Genesis, Record};
+use journal::record::{Genesis, Parent, Record};
 use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
 use crate::lawful::first_broken;
+use crate::lineage::{Origin, origin};
 use crate::recheck::{Divergence, recheck};
 use crate::watched::{Watched, Written};
 use crate::weight::weight;
@@ -51,12 +52,32 @@ pub enum HistoryError {
         /// The first state that is there.
         first: Seq,
     },
-    /// No record is so early.
+    /// The record is one of the journal at a state of which this one begins.
+    #[error("{asked} is not in this journal, which begins at {first}: {change} of {journal}; ask that one")]
+    Elsewhere {
+        /// What was asked.
+        asked: Seq,
+        /// The first state that is there.
+        first: Seq,
+        /// Where that journal was.
+        journal: String,
+        /// What was done to it.
+        change: String,
+    },
+    /// Two journals have no state in common.
+    #[error("one journal ends with {last} and the other begins at {first}: there is nothing in common to compare")]
+    Apart {
+        /// The last record of the one.
+        last: Seq,
+        /// The first state of the other.
+        first: Seq,
+    },
+    /// No record is so early, nor is the first state.
     #[error("no record is as early as {asked_ns} ns: the first is at {first_ns} ns")]
     TooEarly {
         /// What was asked.
         asked_ns: u64,
-        /// The time of the first record.
+        /// The time of the first record, or that of the state before it.
         first_ns: u64,
     },
     /// The facts up to there do not fit each other.
@@ -78,6 +99,18 @@ pub enum HistoryError {
         /// How many records there are.
         records: u64,
     },
+}
+
+impl HistoryError {
+    /// What was asked is before the first state of a journal.
+    pub(crate) fn before(genesis: &Genesis, asked: Seq, first: Seq) -> Self {
+        match origin(genesis, first) {
+            Origin::Parent(Parent { journal, change, .. }) => {
+                Self::Elsewhere { asked, first, journal: journal.clone(), change: change.clone() }
+            }
+            Origin::PowerOn | Origin::Removed => Self::Removed { asked, first },
+        }
+    }
 }
 
 /// A journal and the keyframes that were passed.
@@ -107,17 +140,6 @@ impl History {
         &self.keyframes[0]
     }
 
-    /// That the journal is there from its first record on.
-    ///
-    /// # Errors
-    /// Says what is gone.
-    pub fn check_whole(&self) -> Result<(), HistoryError> {
-        match self.start().last() {
-            Seq(0) => Ok(()),
-            first => Err(HistoryError::Removed { asked: Seq(1), first }),
-        }
-    }
-
     /// The records behind one position and up to another, both of which are there.
     fn span(&self, from: Seq, to: Seq) -> &[Record] {
         let index = |seq: Seq| (seq.0 - self.start().last().0) as usize;
@@ -140,7 +162,17 @@ impl History {
     /// If there is no such position.
     pub fn records_up_to(&self, seq: Seq) -> Result<&[Record], HistoryError> {
         self.check_position(seq)?;
-        Ok(self.span(self.start().last(), seq))
+        Ok(self.up_to(seq))
+    }
+
+    /// As [`History::records_up_to`], for a position that is there.
+    pub(crate) fn up_to(&self, seq: Seq) -> &[Record] {
+        self.span(self.start().last(), seq)
+    }
+
+    /// The records behind a position that is there.
+    pub(crate) fn behind_position(&self, seq: Seq) -> &[Record] {
+        self.span(seq, self.last())
     }
 
     /// The last record, or the state before them all where there is none.
@@ -154,20 +186,28 @@ impl History {
     /// If there is none.
     pub fn record(&self, seq: Seq) -> Result<&Record, HistoryError> {
         self.check_position(seq)?;
-        let last = self.span(self.start().last(), seq).last();
-        last.ok_or(HistoryError::NoSuchRecord { asked: seq, last: self.last() })
+        self.up_to(seq).last().ok_or_else(|| match self.start().last() {
+            Seq(0) => HistoryError::NoSuchRecord { asked: seq, last: self.last() },
+            first => HistoryError::before(&self.genesis, seq, first),
+        })
     }
 
-    /// The last record that is not later than a time.
+    /// The last record that is not later than a time; where all are, and the first state is not, that state.
     ///
     /// # Errors
     /// If all are later.
     pub fn at_time(&self, time: VmTime) -> Result<Seq, HistoryError> {
         match self.records.partition_point(|record| record.stamp.time <= time) {
-            0 => {
-                let first_ns = self.records.first().map_or(0, |record| record.stamp.time.0);
-                Err(HistoryError::TooEarly { asked_ns: time.0, first_ns })
-            }
+            0 => match self.start() {
+                start if start.last() > Seq(0) && start.time() <= time => Ok(start.last()),
+                start if start.last() > Seq(0) => {
+                    Err(HistoryError::TooEarly { asked_ns: time.0, first_ns: start.time().0 })
+                }
+                _ => {
+                    let first_ns = self.records.first().map_or(0, |record| record.stamp.time.0);
+                    Err(HistoryError::TooEarly { asked_ns: time.0, first_ns })
+                }
+            },
             position => Ok(Seq(self.start().last().0 + position as u64)),
         }
     }
@@ -201,11 +241,11 @@ impl History {
         Ok(fold)
     }
 
-    fn check_position(&self, seq: Seq) -> Result<(), HistoryError> {
+    pub(crate) fn check_position(&self, seq: Seq) -> Result<(), HistoryError> {
         let first = self.start().last();
         match seq {
             seq if seq > self.last() => Err(HistoryError::NoSuchRecord { asked: seq, last: self.last() }),
-            seq if seq < first => Err(HistoryError::Removed { asked: seq, first }),
+            seq if seq < first => Err(HistoryError::before(&self.genesis, seq, first)),
             _ => Ok(()),
         }
     }

@@ -73,11 +73,10 @@ impl Position {
     /// If the journal has no such position.
     pub fn of(self, history: &History) -> Result<Seq, HistoryError> {
         match self {
-            Self::Record(Seq(0)) => Ok(Seq(0)),
-            Self::Record(seq) => history.record(seq).map(|record| record.stamp.seq),
+            Self::Record(seq) => history.check_position(seq).map(|()| seq),
             Self::Time(time) => history.at_time(time),
             Self::Law(law) => {
-                let records = history.last().0;
+                let records = history.records().len() as u64;
                 let broken = history.first_broken(law)?;
                 broken.map(|(seq, _)| seq).ok_or(HistoryError::Holds { law: law.name, records })
             }

@@ -6,7 +6,8 @@
 //!  all up to it ◀─────────────────┘ ─▶ whole kinds away ─▶ whole lives away ───────┘   operations away ─▶ simpler inputs
 //! ```
 //!
-//! Every candidate is decided from the first step on by this build, so that what stays is a journal like any other.
+//! Every candidate is decided by this build from the state at which the journal begins, so that what stays is a journal like
+//! any other.
 //! Deliberately absent: a search for another bug. What counts is the one question, asked after every record.
 
 use std::collections::BTreeSet;
@@ -62,7 +63,7 @@ pub enum ShrinkError {
         /// How many records there are.
         records: u64,
     },
-    /// Its beginning is gone.
+    /// A position of it cannot be had.
     #[error(transparent)]
     History(#[from] HistoryError),
     /// The journal shows it, and this build does not decide so any more.
@@ -122,7 +123,6 @@ pub fn shrink(
     question: &Question,
     progress: &mut dyn FnMut(u64, usize),
 ) -> Result<Shrunk, ShrinkError> {
-    history.check_whole()?;
     let there = recorded(history, question)?;
     let mut trial = Trial::new(history, question, there)?;
     let mut shows = |steps: &[Step]| {
@@ -136,13 +136,13 @@ pub fn shrink(
             let question = question.to_string();
             match there {
                 Some(at) => ShrinkError::Decided { question, at },
-                None => ShrinkError::NotThere { question, records: history.last().0 },
+                None => ShrinkError::NotThere { question, records: history.records().len() as u64 },
             }
         })?,
     };
     let shows = &mut |steps: &[Step]| shows(steps).is_some();
     let mut steps = fewest(steps, &operation, shows);
-    while let Some(better) = simpler(&steps).into_iter().find(|candidate| shows(candidate)) {
+    while let Some(better) = simpler(&steps, history.start().time()).into_iter().find(|candidate| shows(candidate)) {
         steps = fewest(better, &operation, shows);
     }
     trial.finish(steps, history.records().len())
@@ -154,8 +154,8 @@ type Shows<'a> = dyn FnMut(&[Step]) -> Option<Seq> + 'a;
 /// The shortest slice of the record that shows it as recorded, if it is enough.
 fn sliced(history: &History, at: Seq, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
     REACHES.into_iter().find_map(|reach| {
-        let operations = slice(history.records(), at, reach);
-        let records = history.records()[..at.0 as usize].iter();
+        let operations = slice(history.up_to(at), reach);
+        let records = history.up_to(at).iter();
         let steps: Vec<_> = records.filter(|record| operations.contains(&record.operation)).map(Step::of).collect();
         shows(&steps).is_some().then_some(steps)
     })
@@ -172,7 +172,7 @@ fn cut(history: &History, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
             steps = fewer;
         }
     }
-    let lives = lives(&history.records()[..at.0 as usize]);
+    let lives = lives(history.up_to(at));
     let life = |step: &Step| lives.get(&step.operation).copied().unwrap_or(step.operation);
     Some(fewest(steps, &life, &mut |steps| shows(steps).is_some()))
 }
@@ -240,6 +240,8 @@ struct Shown {
 /// The question, and what a run must be held against.
 struct Trial<'a> {
     start: Vm,
+    /// The record after which that is the state.
+    before: Seq,
     question: &'a Question,
     target: Option<Target>,
     runs: u64,
@@ -254,11 +256,11 @@ struct Target {
 
 impl<'a> Trial<'a> {
     fn new(history: &History, question: &'a Question, there: Option<Seq>) -> Result<Self, ShrinkError> {
-        let start = Vm::new(history.genesis().config.clone());
-        let mut trial = Self { start, question, target: None, runs: 0 };
+        let (start, before) = (history.start().vm().clone(), history.start().last());
+        let mut trial = Self { start, before, question, target: None, runs: 0 };
         if let (Question::Diverges, Some(at)) = (question, there) {
             // All before it are decided as they are recorded, so that the folded state is the decided one.
-            let recorded = history.records()[at.0 as usize - 1].clone();
+            let recorded = history.record(at)?.clone();
             let before = history.folded(Seq(at.0 - 1))?.into_vm();
             let divergence = recheck(&before, &recorded).err();
             let (mut decided, _) = rerun_all(before, &[Step::of(&recorded)], Numbers::Own);
@@ -310,17 +312,17 @@ impl<'a> Trial<'a> {
 
     fn finish(&mut self, steps: Vec<Step>, from: usize) -> Result<Shrunk, ShrinkError> {
         let gone = || ShrinkError::NotThere { question: self.question.to_string(), records: steps.len() as u64 };
-        let (mut records, _) = rerun_all(self.start.clone(), &steps, Numbers::GaplessAfter(Seq(0)));
+        let (mut records, _) = rerun_all(self.start.clone(), &steps, Numbers::GaplessAfter(self.before));
         let runs = self.runs;
         let shown = self.shown(&steps);
         let detail = shown.map(|shown| shown.detail).ok_or_else(gone)?;
         if let Some(target) = &self.target {
             // The recorded side is what is wrong: it stands in the place of what this build decides.
             records.pop();
-            let places = steps.iter().zip(1..).map(|(step, place)| (step.record, Seq(place))).collect();
+            let places = steps.iter().zip(self.before.0 + 1..).map(|(step, place)| (step.record, Seq(place))).collect();
             records.push(renumber(target.recorded.clone(), steps.last().map(|step| step.time), &places));
         }
-        let at = Seq(records.len() as u64);
+        let at = Seq(self.before.0 + records.len() as u64);
         Ok(Shrunk { steps, records, at, from, runs, detail })
     }
 }

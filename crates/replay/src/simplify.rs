@@ -17,12 +17,12 @@ const UPDATE_RANGE_BYTES: usize = 24;
 /// So many bytes of a payload are made smaller one by one.
 const PAYLOAD_BYTES_FEW: usize = 32;
 
-/// Lists of steps, each a little simpler than `steps`: no times, fewer ranges, shorter ones, smaller numbers, fewer
-/// regions, nothing about backends of another run.
-pub(crate) fn simpler(steps: &[Step]) -> Vec<Vec<Step>> {
+/// Lists of steps, each a little simpler than `steps`: no times but that of the state before them, fewer ranges, shorter
+/// ones, smaller numbers, fewer regions, nothing about backends of another run.
+pub(crate) fn simpler(steps: &[Step], start: VmTime) -> Vec<Vec<Step>> {
     let mut lists = Vec::new();
-    if steps.iter().any(|step| step.time != VmTime(0)) {
-        lists.push(steps.iter().map(|step| Step { time: VmTime(0), ..step.clone() }).collect());
+    if steps.iter().any(|step| step.time != start) {
+        lists.push(steps.iter().map(|step| Step { time: start, ..step.clone() }).collect());
     }
     for (at, step) in steps.iter().enumerate() {
         for input in inputs(&step.input) {

@@ -46,10 +46,10 @@ pub(crate) enum Reach {
 /// The reaches, the shortest first.
 pub(crate) const REACHES: [Reach; 3] = [Reach::Same, Reach::Places, Reach::Further];
 
-/// The operations up to a record that have a name in common with it, and those that every other one stands on: runs,
-/// plugs, decoders.
-pub(crate) fn slice(records: &[Record], at: Seq, reach: Reach) -> BTreeSet<Seq> {
-    let records = &records[..at.0 as usize];
+/// The operations of the records that have a name in common with the last of them, and those that every other one stands on:
+/// runs, plugs, decoders.
+pub(crate) fn slice(records: &[Record], reach: Reach) -> BTreeSet<Seq> {
+    let at = records.last().map(|record| record.stamp.seq);
     let seen = |record: &Record| {
         let mut names = names(record);
         names.retain(|name| reach != Reach::Same || !matches!(name, Name::Place(..)));
@@ -60,7 +60,7 @@ pub(crate) fn slice(records: &[Record], at: Seq, reach: Reach) -> BTreeSet<Seq> 
         let next: BTreeSet<Name> = records.iter().map(seen).filter(|names| shares(names, &known)).flatten().collect();
         known.extend(next);
     }
-    let is_in = |record: &&Record| is_ground(record) || record.stamp.seq == at || shares(&seen(record), &known);
+    let is_in = |record: &&Record| is_ground(record) || Some(record.stamp.seq) == at || shares(&seen(record), &known);
     records.iter().filter(is_in).map(|record| record.operation).collect()
 }
 

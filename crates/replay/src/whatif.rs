@@ -6,6 +6,7 @@ use device::Seq;
 use device::operation::Input;
 use journal::record::{Genesis, Parent, Record};
 
+use crate::fold::Fold;
 use crate::history::{History, HistoryError};
 use crate::rerun::{End, Numbers, Step, rerun_all};
 
@@ -32,7 +33,9 @@ pub struct Changed {
 pub struct Fork {
     /// Its genesis, which names its parent.
     pub genesis: Genesis,
-    /// Its records, gapless.
+    /// The state at which it begins, which is that of its parent.
+    pub start: Fold,
+    /// Its records behind that, gapless.
     pub records: Vec<Record>,
     /// Records that it has in common with its parent.
     pub shared: Seq,
@@ -53,24 +56,22 @@ pub fn whatif(
     edits: &BTreeMap<Seq, Edit>,
     parent: impl FnOnce(Seq) -> Parent,
 ) -> Result<Fork, HistoryError> {
-    // A fork is an ordinary journal, which begins with #1.
-    history.check_whole()?;
     for seq in edits.keys() {
         history.record(*seq)?;
     }
     let first = edits.keys().next().copied().unwrap_or(Seq(history.last().0 + 1));
     let shared = Seq(first.0 - 1);
     let start = history.at(shared)?.into_vm();
-    let later = &history.records()[shared.0 as usize..];
+    let later = history.behind_position(shared);
     let steps: Vec<_> = later.iter().filter_map(|record| edited(record, edits)).collect();
 
     let (own, _) = rerun_all(start.clone(), &steps, Numbers::Own);
     let changes = changes(later, edits, own);
     let (gapless, end) = rerun_all(start, &steps, Numbers::GaplessAfter(shared));
-    let records = [&history.records()[..shared.0 as usize], &gapless].concat();
+    let records = [history.up_to(shared), &gapless].concat();
     let genesis = Genesis { parent: Some(parent(shared)), ..history.genesis().clone() };
     let later = (later.len() - edits.len()) as u64;
-    Ok(Fork { genesis, records, shared, later, changes, end })
+    Ok(Fork { genesis, start: history.start().clone(), records, shared, later, changes, end })
 }
 
 fn edited(record: &Record, edits: &BTreeMap<Seq, Edit>) -> Option<Step> {

@@ -24,7 +24,7 @@ pub use write::{write_file, write_to};
 pub(crate) use index::Index;
 pub(crate) use read::{check_file, read_segments};
 pub(crate) use segment::{Level, SEQ_MAX};
-pub(crate) use write::{Segments, make_file};
+pub(crate) use write::{Segments, make_file, write_base};
 
 /// What a file says of itself, beside its records: names and texts, in the order in which they were given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, bincode::Encode, bincode::Decode)]

@@ -380,14 +380,27 @@ impl Segment<'_> {
     }
 }
 
-/// The frames of a whole segment that begins at `offset`, wherever it belongs, and its length; none if it is not of records.
-pub(crate) fn segment_at(bytes: &[u8], offset: usize) -> Option<(Vec<u8>, usize)> {
+/// What a whole segment holds, wherever it belongs.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    /// Its frames; none if it is not of records.
+    pub(crate) frames: Vec<u8>,
+    /// Its state.
+    pub(crate) keyframe: Option<StoredKeyframe>,
+    /// Its length in the file.
+    pub(crate) len_bytes: usize,
+}
+
+/// The whole segment that begins at `offset`, if one does.
+pub(crate) fn segment_at(bytes: &[u8], offset: usize) -> Option<Whole> {
     let segment = decode(bytes, offset).ok()?;
-    let frames = match segment.kind {
-        Kind::Records => segment.unpacked(offset).ok()?,
-        Kind::About | Kind::Keyframe | Kind::End => Vec::new(),
+    let len_bytes = segment.len_bytes();
+    let (frames, keyframe) = match segment.kind {
+        Kind::Records => (segment.unpacked(offset).ok()?, None),
+        Kind::Keyframe => (Vec::new(), segment.keyframe(offset).ok()),
+        Kind::About | Kind::End => (Vec::new(), None),
     };
-    Some((frames, segment.len_bytes()))
+    Some(Whole { frames, keyframe, len_bytes })
 }
 
 /// What unpacks of the packed frames that begin at `offset` of these bytes, however far that goes; nothing of it has been

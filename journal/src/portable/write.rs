@@ -33,6 +33,19 @@ pub fn write_file(path: &Path, recovered: &Recovered, about: &About) -> Result<(
     make_file(path, |out| write_to(out, recovered, about))
 }
 
+/// Writes the file of a journal that begins at a state and has no record yet, durably.
+///
+/// # Errors
+/// If the file is there, the state is too long for one, or the disk fails.
+pub(crate) fn write_base(path: &Path, base: &StoredKeyframe) -> Result<(), StoreError> {
+    make_file(path, |out| {
+        // Somebody waits for it.
+        let mut segments = Segments::begin(out, Level::Fast, &About::default())?;
+        segments.base(base)?;
+        segments.end()
+    })
+}
+
 /// Makes a file that is not there yet, whole and durable or not at all.
 pub(crate) fn make_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), StoreError> {
     let failed = |doing, path: &Path| {
@@ -69,7 +82,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 pub fn write_to(out: &mut dyn Write, recovered: &Recovered, about: &About) -> io::Result<()> {
     let mut segments = Segments::begin(out, Level::Small, about)?;
     if let Some(base) = &recovered.base {
-        segments.keyframe(base)?;
+        segments.base(base)?;
     }
     let (mut frame, mut chain) = (Vec::new(), recovered.base.as_ref().map(|base| base.chain).unwrap_or_default());
     for (seq, version, body) in recovered.bodies() {
@@ -109,6 +122,17 @@ impl<'a> Segments<'a> {
             Some(payload) => self.put(Kind::Keyframe, keyframe.version.into(), keyframe.seq.0, &payload),
             None => Ok(()),
         }
+    }
+
+    /// The state at which the journal begins, without which it says nothing.
+    pub(crate) fn base(&mut self, keyframe: &StoredKeyframe) -> io::Result<()> {
+        if keyframe.payload(UNPACKED_LIMIT_BYTES).is_none() {
+            let len_bytes = keyframe.body.len();
+            let too_long =
+                format!("the state at {} takes {len_bytes} bytes, which is more than a segment holds", keyframe.seq);
+            return Err(io::Error::other(too_long));
+        }
+        self.keyframe(keyframe)
     }
 
     /// The next frame.
