@@ -78,7 +78,9 @@ fn crates_do_not_know_what_they_must_not() {
         ("crates/vm/src", &["journal", "qmp", "tokio", "kameo", "platform::"]),
         ("journal/src", &["tokio", "kameo", "qmp"]),
         ("crates/replay/src", &["tokio", "kameo", "qmp", "kvm"]),
+        ("crates/snapshot/src", &["journal", "qmp", "Tag", "tokio", "kvm"]),
         ("crates/sim/src", &["std::time", "std::thread", "std::fs", "HashMap", "tokio", "kameo", "qmp"]),
+        ("crates/handover/src", &["tokio", "kameo", "qmp::", "journal::", "memory::", "kvm"]),
         ("crates/actors/src", &["qmp::", "serde_json"]),
     ]);
     for (folder, words) in forbidden {

@@ -1,0 +1,171 @@
+//! An open directory, and the only ways into it: by single names, over no symbolic link, to regular files.
+//!
+//! ```text
+//! Store ─ open_in(NAME) ─▶ Snapshot's ─ open_file(ID.contents) ─▶ regular file, or an error
+//!   └── lock: one at a time renames    └── lock: shared by readers, exclusive for who writes or removes it
+//! ```
+//!
+//! Locks are `flock`s of the directories themselves: they end with the process, and leave no file. Deliberately absent:
+//! paths with more than one name in them.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+/// How often, and how far apart, a lock is tried that others hold only for moments.
+const LOCK_TRIES: u32 = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often a lock is tried that a listing may hold, which it does only to see whether it can.
+const LOOK_TRIES: u32 = 3;
+
+/// How long [`Dir::lock_soon`] waits.
+pub(crate) const LOCK_WAIT_MS: u64 = LOCK_TRIES as u64 * 10;
+
+/// A directory that is open.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    fd: File,
+    path: PathBuf,
+}
+
+/// Whether a lock was had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locked {
+    Yes,
+    No,
+}
+
+impl Dir {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { fd: fd.into(), path: path.to_owned() })
+    }
+
+    /// For messages, and for what has no other way.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens it once more: locks belong to what is open, and clones share them.
+    pub(crate) fn again(&self) -> io::Result<Self> {
+        let fd = rustix::fs::openat(&self.fd, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { fd: fd.into(), path: self.path.clone() })
+    }
+
+    /// Opens a directory in this one.
+    pub(crate) fn open_in(&self, name: &str) -> io::Result<Self> {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty())?;
+        Ok(Self { fd: fd.into(), path: self.path.join(name) })
+    }
+
+    /// Makes a directory in this one, for its owner alone: guests' memories hold secrets.
+    pub(crate) fn make_in(&self, name: &str) -> io::Result<Self> {
+        rustix::fs::mkdirat(&self.fd, single(name)?, Mode::RWXU)?;
+        self.open_in(name)
+    }
+
+    /// Whether there is something of that name.
+    pub(crate) fn has(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::statat(&self.fd, single(name)?, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Opens a regular file to read.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
+        // A FIFO under this name must not wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty())?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+            FileType::RegularFile => Ok(fd.into()),
+            _ => Err(io::Error::other("it is no regular file")),
+        }
+    }
+
+    /// Makes a file that is not there, to write and to read back.
+    pub(crate) fn create_file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, single(name)?, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, single(from)?, &self.fd, single(to)?)?)
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, single(name)?, AtFlags::empty())?)
+    }
+
+    /// Removes a directory in this one, with all that is in it.
+    pub(crate) fn remove_in(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_dir_all(self.path.join(single(name)?))
+    }
+
+    /// Makes durable what was made, renamed or removed in it.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.fd.sync_all()
+    }
+
+    /// Which directory it is, whatever it is called.
+    pub(crate) fn identity(&self) -> io::Result<(u64, u64)> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Takes the lock for one, unless anybody has it.
+    pub(crate) fn try_lock(&self) -> io::Result<Locked> {
+        self.flock(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes the lock for many, or makes the lock for one to that, unless another has it for one.
+    pub(crate) fn try_share(&self) -> io::Result<Locked> {
+        self.flock(FlockOperation::NonBlockingLockShared)
+    }
+
+    /// Takes the lock for one, and waits for those who hold it for a moment.
+    pub(crate) fn lock_soon(&self) -> io::Result<Locked> {
+        self.lock_within(LOCK_TRIES)
+    }
+
+    /// Takes the lock for one unless it is held for longer than a listing looks.
+    pub(crate) fn lock_unless_held(&self) -> io::Result<Locked> {
+        self.lock_within(LOOK_TRIES)
+    }
+
+    fn lock_within(&self, tries: u32) -> io::Result<Locked> {
+        for _ in 0..tries {
+            if self.try_lock()? == Locked::Yes {
+                return Ok(Locked::Yes);
+            }
+            sleep(LOCK_PAUSE);
+        }
+        Ok(Locked::No)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> io::Result<Locked> {
+        match rustix::fs::flock(&self.fd, operation) {
+            Ok(()) => Ok(Locked::Yes),
+            Err(Errno::WOULDBLOCK) => Ok(Locked::No),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+/// Names come from this crate or were checked; a path among them would be a bug, and goes nowhere.
+fn single(name: &str) -> io::Result<&str> {
+    match name {
+        "" | "." | ".." => Err(io::ErrorKind::InvalidInput.into()),
+        name if name.contains('/') => Err(io::ErrorKind::InvalidInput.into()),
+        name => Ok(name),
+    }
+}

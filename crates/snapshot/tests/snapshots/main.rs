@@ -1,0 +1,9 @@
+//! Snapshots from outside: written, read, chained, damaged, cut short.
+
+mod chains;
+mod damage;
+mod hostile;
+mod kill;
+mod limits;
+mod sample;
+mod store;
