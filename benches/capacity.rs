@@ -60,6 +60,9 @@ impl Bench {
             accel: Accel::Soft,
             build: "bench".into(),
             listener: Arc::new(|_, _| ()),
+            snapshots: None,
+            restore: None,
+            keeper: None,
             backend_dir: None,
             progress: Arc::new(|_, _, _| ()),
         };

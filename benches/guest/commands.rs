@@ -73,7 +73,8 @@ fn accept(bench: &Bench, bus: &mut dyn Bus, mailbox: &driver::Mailbox, first: u6
 fn command(bench: &Bench, mailbox: HpaRange, start: u32, count: u32) -> (Commanded, f64, f64) {
     let machine = bench.machine();
     let payload = HpaRange { base: machine.free_ram().base, size_bytes: 8 };
-    let ram = bench.vm.platform().ram();
+    let platform = bench.vm.platform();
+    let ram = platform.ram();
     ram.write(payload.base.0, &[count.to_le_bytes(), start.to_le_bytes()].concat()).expect("RAM");
     let job = Job::Command { mailbox, opcode: EXTENT_LIST, payload };
     let (mut exits, mut took) = (Vec::new(), Vec::new());
@@ -84,7 +85,7 @@ fn command(bench: &Bench, mailbox: HpaRange, start: u32, count: u32) -> (Command
         assert_eq!(commanded.code, Some(0));
         // One of them says that the job is done.
         exits.push((machine.exit_counts()[0].accesses() - before) as f64 - 1.0);
-        took.push(us(machine, commanded.ticks));
+        took.push(us(&machine, commanded.ticks));
         last = Some(commanded);
     }
     (last.expect("an answer"), median(exits), median(took))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use actors::{Accel, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
+use actors::{Accel, GuestProgram, JournalPlace, MachineHandle, StartOptions, Vm, VmRequest};
 use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing, Source};
 use device::config::{DeviceIndex, DeviceRequest, VmConfig};
 use device::extents::{AddRequest, NoticeKind, RegionRange, ReleaseRequest, SelectionPolicy};
@@ -12,7 +12,7 @@ use journal::Durability;
 use platform::AddressMap;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use vm::{Job, JobAnswer, Machine};
+use vm::{Job, JobAnswer};
 use wire::{Hpa, Tag};
 
 use crate::scratch;
@@ -58,6 +58,9 @@ impl Bench {
             accel: Accel::Kvm { vcpus: wanted.vcpus },
             build: "bench".into(),
             listener: Arc::new(move |_, notice| told.send(notice.kind).unwrap_or_default()),
+            snapshots: None,
+            restore: None,
+            keeper: None,
             backend_dir: None,
             progress: Arc::new(|_, _, _| ()),
         };
@@ -65,7 +68,7 @@ impl Bench {
         Self { runtime, vm, notices, _dir: dir }
     }
 
-    pub(crate) fn machine(&self) -> &Machine {
+    pub(crate) fn machine(&self) -> MachineHandle {
         self.vm.machine().expect("a guest on KVM")
     }
 

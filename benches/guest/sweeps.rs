@@ -68,7 +68,7 @@ fn alternately(bench: &Bench, places: [Hpa; 2], access: SweepAccess) -> (f64, f6
 fn sweep(bench: &Bench, hpa: Hpa, len_bytes: u64, rounds: u64, access: SweepAccess) -> f64 {
     let job = Job::Sweep { hpa, len_bytes, stride_bytes: LINE_BYTES, rounds, access };
     match bench.done(0, job) {
-        JobAnswer::Ticks(ticks) => us(bench.machine(), ticks) * 1e3 * LINE_BYTES as f64 / (len_bytes * rounds) as f64,
+        JobAnswer::Ticks(ticks) => us(&bench.machine(), ticks) * 1e3 * LINE_BYTES as f64 / (len_bytes * rounds) as f64,
         other => panic!("{other:?}"),
     }
 }

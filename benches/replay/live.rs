@@ -1,6 +1,7 @@
 //! What a journal costs those who do not wait for it, and what waiting together is worth.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actors::{Accel, GuestProgram, JournalPlace, StartOptions, Vm, VmRequest};
@@ -10,6 +11,7 @@ use driver::{Host, Policy};
 use journal::{Durability, Journal, Options};
 use platform::AddressMap;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use wire::Opcode;
 
 use crate::report::{Row, median, median_us, timed_us};
@@ -52,6 +54,9 @@ impl Commanded {
             accel: Accel::Soft,
             build: "bench".into(),
             listener: Arc::new(|_, _| ()),
+            snapshots: None,
+            restore: None,
+            keeper: None,
             backend_dir: None,
             progress: Arc::new(|_, _, _| ()),
         };
@@ -104,23 +109,29 @@ pub(crate) fn mailbox() -> Vec<Row> {
     ]
 }
 
-/// Wakes who waits for a record to be durable.
+/// Tells who waits for a record that it is durable, as the actors' outbox does: each has a place of its own to wait at.
 #[derive(Default)]
-struct Durable {
-    last: Mutex<Seq>,
-    moved: Condvar,
+struct Waiting {
+    durable: Seq,
+    waiters: BTreeMap<Seq, oneshot::Sender<()>>,
 }
 
-impl Durable {
-    fn tell(&self, seq: Seq) {
-        let mut last = self.last.lock().expect("nobody panics");
-        *last = seq.max(*last);
-        self.moved.notify_all();
+impl Waiting {
+    fn tell(&mut self, seq: Seq) {
+        self.durable = seq.max(self.durable);
+        let later = self.waiters.split_off(&Seq(self.durable.0 + 1));
+        for (_, waiter) in std::mem::replace(&mut self.waiters, later) {
+            waiter.send(()).expect("it waits");
+        }
     }
 
-    fn wait(&self, seq: Seq) {
-        let last = self.last.lock().expect("nobody panics");
-        drop(self.moved.wait_while(last, |last| *last < seq).expect("nobody panics"));
+    /// Answered when the record is durable, if it is not yet.
+    fn until(&mut self, seq: Seq) -> Option<oneshot::Receiver<()>> {
+        (self.durable < seq).then(|| {
+            let (answer, answered) = oneshot::channel();
+            self.waiters.insert(seq, answer);
+            answered
+        })
     }
 }
 
@@ -134,23 +145,26 @@ pub(crate) fn crowd() -> Vec<Row> {
     ]
 }
 
-/// Microseconds from one commit to the next.
+/// Microseconds from one commit to the next, of clients that are tasks, as those of QMP are.
 fn commit_us(clients: usize) -> f64 {
-    let (dir, durable) = (scratch(), Arc::new(Durable::default()));
-    let told = Arc::clone(&durable);
-    let options = Options { on_durable: Box::new(move |seq| told.tell(seq)), ..Options::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    let (dir, waiting) = (scratch(), Arc::new(Mutex::new(Waiting::default())));
+    let told = Arc::clone(&waiting);
+    let on_durable = Box::new(move |seq| told.lock().expect("nobody panics").tell(seq));
+    let options = Options { on_durable, ..Options::default() };
     let journal = Journal::create(&dir.path().join("journal"), b"bench", options).expect("a journal");
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..clients {
-            scope.spawn(|| {
-                while start.elapsed() < MEASURED {
-                    let (stamp, ()) = journal.append(|_| (BODY.to_vec(), ())).expect("appended");
-                    durable.wait(stamp.seq);
-                }
-            });
+    let client = |journal: Journal, waiting: Arc<Mutex<Waiting>>| async move {
+        while start.elapsed() < MEASURED {
+            let (stamp, ()) = journal.append(|_| (BODY.to_vec(), ())).expect("appended");
+            let answered = waiting.lock().expect("nobody panics").until(stamp.seq);
+            if let Some(answered) = answered {
+                answered.await.expect("durable");
+            }
         }
-    });
+    };
+    let clients: Vec<_> = (0..clients).map(|_| runtime.spawn(client(journal.clone(), Arc::clone(&waiting)))).collect();
+    clients.into_iter().for_each(|client| runtime.block_on(client).expect("no panic"));
     let took_us = start.elapsed().as_secs_f64() * 1e6;
     let commits = journal.close().expect("closed").0;
     took_us / commits as f64

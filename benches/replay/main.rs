@@ -6,9 +6,10 @@
 //! ```
 //!
 //! 1 stored, 2 folded and checked, 3 jumps, 4 why, 5 bisect, 6 shrink, 7 what recording costs a mailbox command, 8 what 64
-//! waiting clients are to one. Beside each figure: what the machine takes for it in the same run. Times are of all records.
+//! waiting clients are to one, 9 a start after a crash. Beside each figure: what the machine takes for it in the same run. Times are of all records.
 //! `cargo bench --bench replay -- 2 6` measures only those. Clients that wait behind QMP are in `benches/clients.rs`.
 
+mod crash;
 #[path = "../../tests/questions/field.rs"]
 #[expect(dead_code, reason = "what the tests of questions need of a recording")]
 mod field;
@@ -30,10 +31,13 @@ fn main() {
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let is_asked = |names: &[&str]| asked.is_empty() || asked.iter().any(|name| names.contains(&name.as_str()));
     let mut rows = Vec::new();
-    if is_asked(&["1", "2", "3", "4", "5", "6"]) {
+    if is_asked(&["1", "2", "3", "4", "5", "6", "9"]) {
         let field = traffic::traffic(RECORDS);
         if is_asked(&["1"]) {
             rows.extend(stored::measure(&field));
+        }
+        if is_asked(&["9"]) {
+            rows.extend(crash::measure(&field));
         }
         if is_asked(&["2"]) {
             rows.extend(questions::folds(&field.genesis, &field.records));

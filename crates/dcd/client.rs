@@ -35,7 +35,12 @@ pub(crate) struct Client {
 impl Client {
     /// Connects to the running program.
     pub(crate) fn connect(target: &Target) -> anyhow::Result<Self> {
-        let address = target.qmp.clone().unwrap_or_else(|| format!("unix:{}", place::socket().display()));
+        Self::connect_to(target.qmp.as_deref())
+    }
+
+    /// Connects to the program at an address; where there is none, to a bare `dcd run`.
+    pub(crate) fn connect_to(address: Option<&str>) -> anyhow::Result<Self> {
+        let address = address.map_or_else(|| format!("unix:{}", place::socket().display()), str::to_owned);
         let (input, output): (Box<dyn Read>, Box<dyn Write>) = if let Some(path) = address.strip_prefix("unix:") {
             let path = PathBuf::from(path);
             let stream = UnixStream::connect(&path)

@@ -87,6 +87,7 @@ pub(crate) static CONFIG: StructSchema = StructSchema {
             "The guest: `driver`, perhaps with `,policy=` and accept, reject, hold, subset, late or linux, or `none`. Default: \
              driver, or none with `qtest`.",
         ),
+        optional("snapshots", Kind::Str, "The directory of snapshots. Default: in the journal's."),
         optional("backend-dir", Kind::Str, "The directory below which files of backends are. Default: none, no files."),
         optional(
             "window",

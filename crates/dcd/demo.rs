@@ -136,6 +136,9 @@ impl<'a> Stage<'a> {
                 let notices = Arc::clone(&notices);
                 Arc::new(move |_: &DeviceConfig, notice: &Notice| lock(&notices).push(notice.clone()))
             },
+            snapshots: None,
+            restore: None,
+            keeper: None,
             backend_dir: None,
             progress: Arc::new(|_, _, _| ()),
         };

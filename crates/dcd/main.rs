@@ -9,8 +9,10 @@ mod bisect;
 mod client;
 mod config_file;
 mod config_schema;
+mod date;
 mod demo;
 mod diff;
+mod fd_store;
 mod fork;
 mod inspect;
 mod journal_compact;
@@ -19,6 +21,7 @@ mod journal_salvage;
 mod journal_stats;
 mod journal_verb;
 mod journal_verify;
+mod kept_memory;
 mod laws;
 mod list;
 mod options;
@@ -33,11 +36,22 @@ mod release;
 mod replay_verb;
 mod run;
 mod schema_verb;
+mod service_manager;
 mod shrink;
 mod sim;
 mod size;
+mod snapshot_delete;
+mod snapshot_job;
+mod snapshot_list;
+mod snapshot_place;
+mod snapshot_restore;
+mod snapshot_save;
+mod snapshot_show;
+mod snapshot_verb;
+mod snapshot_verify;
 mod status;
 mod table;
+mod takeover;
 mod vm_parts;
 mod watch;
 mod whatif;
@@ -59,12 +73,13 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Demo),
-    Run(run::Run),
+    Run(Box<run::Run>),
     Add(add::Add),
     Release(release::Release),
     Status(status::Status),
     List(list::List),
     Watch(watch::Watch),
+    Snapshot(snapshot_verb::Snapshot),
     Journal(journal_verb::Journal),
     Replay(replay_verb::Replay),
     Inspect(inspect::Inspect),
@@ -99,6 +114,7 @@ fn main() -> ExitCode {
         Verb::Status(status) => status.run(),
         Verb::List(list) => list.run(),
         Verb::Watch(watch) => watch.run(),
+        Verb::Snapshot(snapshot) => snapshot.run(),
         Verb::Journal(journal) => journal.run(),
         Verb::Replay(replay) => replay.run(),
         Verb::Inspect(inspect) => inspect.run(),

@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use crate::size;
+
 /// What is done sooner needs no bar.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -36,8 +38,12 @@ impl Progress {
 
     /// As [`Progress::show`], where each is long enough to be shown.
     pub(crate) fn bar(&mut self, done: u64, total: u64) {
-        let cells = (done.saturating_mul(30) / total.max(1)).min(30) as usize;
-        self.draw(Instant::now(), || format!("[{:-<30}] {done} of {total}", "#".repeat(cells)));
+        self.draw(Instant::now(), || format!("{} {done} of {total}", cells(done, total)));
+    }
+
+    /// As [`Progress::bar`], in bytes.
+    pub(crate) fn bytes(&mut self, done: u64, total: u64) {
+        self.draw(Instant::now(), || format!("{} {} of {}", cells(done, total), size::short(done), size::short(total)));
     }
 
     /// Shows how far something is that has no known end.
@@ -51,6 +57,11 @@ impl Progress {
         // Nobody who closed stderr wants to know.
         write!(screen, "\r{} {}\x1b[K", self.what, state()).ok();
     }
+}
+
+fn cells(done: u64, total: u64) -> String {
+    let full = (u128::from(done) * 30 / u128::from(total.max(1))).min(30) as usize;
+    format!("[{:-<30}]", "#".repeat(full))
 }
 
 impl Drop for Progress {
@@ -108,6 +119,9 @@ mod tests {
         assert_eq!(screen.text().matches("\rreplay ").count(), pictures, "the clock is not asked for every record");
         progress.show(1024, 2048);
         assert!(screen.text().ends_with("\rreplay [###############---------------] 1024 of 2048\x1b[K"));
+        progress.next = Instant::now();
+        progress.bytes(12 << 30, 64 << 30);
+        assert!(screen.text().ends_with("\rreplay [#####-------------------------] 12G of 64G\x1b[K"));
         progress.draw(Instant::now() + a_second, || "done".to_owned());
         drop(progress);
         assert!(screen.text().ends_with("\rreplay done\x1b[K\r\x1b[K"), "{:?}", screen.text());

@@ -15,7 +15,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -154,9 +153,9 @@ impl Qtest {
     /// Serves clients of the VM on a thread of its own, which ends with the process. The socket file is there as long
     /// as what this returns.
     pub(crate) fn serve(self, vm: &Vm) -> anyhow::Result<Option<SocketFile>> {
-        let (platform, clock) = (Arc::clone(vm.platform()), vm.clock());
+        let machine = vm.qtest_machine();
         // A client that breaks off is one that has left.
-        let serve = move |stream: Box<dyn Stream>| drop(platform::qtest::serve(&platform, &clock, stream));
+        let serve = move |stream: Box<dyn Stream>| drop(platform::qtest::serve(&machine, stream));
         let meeting = self.meeting;
         thread::Builder::new().name("qtest".into()).spawn(move || match meeting {
             Meeting::Client(stream) => serve(stream),

@@ -3,25 +3,33 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actors::{Fatal, GuestProgram, JournalPlace, Object, PreallocListener, StartOptions, Started, Vm, VmRequest};
+use actors::{
+    Accel, Fatal, GuestProgram, GuestReturn, JournalPlace, Loading, MemoryKeeper, Object, PreallocListener,
+    RestoreOptions, Restored, StartOptions, Started, Vm, VmRequest,
+};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use device::backends::Survival;
 use device::config::{DeviceConfig, DeviceRequest};
 use device::extents::Notice;
 use driver::Policy;
+use handover::Owner;
 use journal::Durability;
 use memory::BackendDir;
 use qmp::{EventSender, ListenSpec, Server, VmService};
+use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::Tag;
 
-use crate::accel::{AccelArgument, OtherGuest};
+use crate::accel::{AccelArgument, AccelChoice, OtherGuest};
 use crate::config_file::ConfigFile;
+use crate::kept_memory::KeptMemory;
 use crate::options::DeviceOption;
 use crate::owner::Note;
 use crate::qtest::Qtest;
+use crate::takeover;
 use crate::vm_parts::VmParts;
 use crate::{BUILD, options, place, print_line, size};
 
@@ -75,6 +83,23 @@ pub(crate) struct Run {
     /// Disk that old records may take; beyond it the oldest go, and with them the questions to that time. Default: all stay.
     #[arg(long, value_parser = options::size, value_name = "SIZE")]
     keep: Option<u64>,
+    /// Where snapshots are. Default: in the journal's directory.
+    #[arg(long, value_name = "DIR")]
+    snapshots: Option<PathBuf>,
+    /// The directory of a snapshot to go on from, with a new journal: a guest on KVM goes on at its next instruction.
+    #[arg(long, value_name = "DIR/NAME")]
+    restore: Option<PathBuf>,
+    /// With --restore: bytes of memory are read when the guest touches them, and checked beside it.
+    #[arg(long, requires = "restore")]
+    lazy: bool,
+    /// Takes the VM of another dcd on this host, by the address of its control socket: its guest runs on in this process.
+    ///
+    /// The journal begins where that of the other process ends; the other process ends when this one has the VM.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["restore", "accel", "vcpus", "qtest", "guest"])]
+    takeover: Option<String>,
+    /// For tests: saves, tears down and restores the VM in place whenever so many records have come.
+    #[arg(long, value_name = "RECORDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pulse: Option<u64>,
     /// What runs the guest: kvm, soft (a guest inside this process), or auto, the default: kvm where it works.
     #[arg(long, value_enum)]
     accel: Option<AccelArgument>,
@@ -94,6 +119,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "driver[,policy=POLICY]|none", value_parser = guest)]
     guest: Option<GuestProgram>,
 }
+
+/// How long another process may take to come with its VM.
+const MEET_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to let go of its sockets.
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is looked whether a pulse is due.
+const PULSE_LOOK: Duration = Duration::from_millis(1);
 
 /// When an answer may leave.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -139,9 +171,12 @@ pub(crate) fn guest(text: &str) -> Result<GuestProgram, String> {
 impl Run {
     /// Runs until it is told to end.
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        Self::raise_descriptor_limit();
+        // Before anything else is opened.
+        let kept = Arc::new(KeptMemory::of_environment()?);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
-        runtime.block_on(self.behind(file).serve())
+        runtime.block_on(self.behind(file).serve(&kept))
     }
 
     /// The options, and where there is none what the file says.
@@ -162,13 +197,27 @@ impl Run {
             durability: self.durability.or(file.durability),
             journal_limit: self.journal_limit.or(file.journal_limit),
             keep: self.keep.or(file.keep),
+            snapshots: self.snapshots.or(file.snapshots),
+            restore: self.restore,
+            lazy: self.lazy,
+            pulse: self.pulse,
+            takeover: self.takeover,
             accel: self.accel.or(file.accel),
             vcpus: self.vcpus.or(file.vcpus),
             guest: self.guest.or(file.guest),
         }
     }
 
-    async fn serve(self) -> anyhow::Result<()> {
+    /// Every memfd and file of a backend is a descriptor, a hand-over and a snapshot take one for each: as many as the host allows.
+    fn raise_descriptor_limit() {
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        // Where it is refused there are as many as there were.
+        rustix::process::setrlimit(Resource::Nofile, raised).ok();
+    }
+
+    async fn serve(self, kept: &Arc<KeptMemory>) -> anyhow::Result<()> {
+        let (manager, keeper) = (kept.manager(), Arc::clone(kept) as Arc<dyn MemoryKeeper>);
         let (events, listens) = (EventSender::new(), self.listens()?);
         let journal = self.journal_place()?;
         let qtest = self.qtest.as_deref().map(Qtest::open).transpose()?;
@@ -177,7 +226,8 @@ impl Run {
             Some(_) => (GuestProgram::None, OtherGuest::Qtest),
             None => (GuestProgram::from(Policy::Accept), OtherGuest::None),
         };
-        let accel = self.accel.unwrap_or(AccelArgument::Auto).choose(self.vcpus, other)?;
+        let restore = self.restore_options();
+        let accel = self.choose_accel(restore.as_ref(), other)?;
         let listener = {
             let events = events.clone();
             Arc::new(move |device: &DeviceConfig, notice: &Notice| {
@@ -197,12 +247,19 @@ impl Run {
             accel: accel.accel,
             build: BUILD.into(),
             listener,
+            snapshots: self.snapshots.clone(),
+            restore,
+            keeper: Some(keeper),
             backend_dir: self.backend_dir.as_deref().map(BackendDir::open).transpose()?,
             progress: prealloc_listener(events.clone()),
         };
         // Before anybody can be told that it is ready: a signal from then on is a request to end, not a death.
         let mut signals = Signals::new()?;
-        let (vm, started) = actors::start(options).await?;
+        let (vm, started, owner) = self.begin(options).await?;
+        if let Some(owner) = owner {
+            // The other process lets go of its sockets; the guest does not wait for it.
+            tokio::task::spawn_blocking(move || owner.wait_for_go(LET_GO_TIMEOUT)).await.ok();
+        }
         let service = Arc::new(VmService::new(vm.clone()));
         let server = Server::start(listens, Arc::clone(&service), events).await?;
         let mut addresses: Vec<_> = server.addresses().iter().map(|address| format!("qmp: {address}")).collect();
@@ -212,16 +269,55 @@ impl Run {
             JournalPlace::None => None,
         };
         let _socket_file = qtest.map(|qtest| qtest.serve(&vm)).transpose()?;
-        announce(&vm, &started, &journal, &accel.line, &addresses)?;
+        let accel = if self.takeover.is_some() { of_taken(&vm) } else { accel.line };
+        announce(&vm, &started, &journal, &accel, &addresses)?;
+        if let Some(every) = self.pulse {
+            tokio::spawn(pulse(vm.clone(), every));
+        }
+        manager.ready();
         let ended = wait_for_end(&vm, &service, &mut signals).await;
+        manager.stopping();
         server.shutdown().await;
-        vm.shutdown().await;
+        if let Some(Fatal::HandedOver { .. }) = &ended {
+            // Nothing of it is here any more.
+            vm.let_go().await;
+        } else {
+            vm.shutdown().await;
+        }
         match (ended, journal) {
             (None, _) => Ok(()),
+            (Some(handed @ Fatal::HandedOver { .. }), _) => print_line(&format!("handed over: {handed}")),
             (Some(fatal), JournalPlace::Directory(dir)) => {
                 bail!("{fatal}\nreplay with: dcd replay {}", dir.display())
             }
             (Some(fatal), JournalPlace::None) => bail!("{fatal}"),
+        }
+    }
+
+    /// Starts the VM, or takes it from another process, which keeps its sockets until it hears that this one waits for them.
+    async fn begin(&self, options: StartOptions) -> anyhow::Result<(Vm, Started, Option<Owner>)> {
+        let Some(address) = self.takeover.clone() else {
+            let (vm, started) = actors::start(options).await?;
+            return Ok((vm, started, None));
+        };
+        let met = tokio::task::spawn_blocking(move || takeover::meet(&address, MEET_TIMEOUT)).await??;
+        let (vm, started, owner) = actors::take_over(options, met).await?;
+        Ok((vm, started, Some(owner)))
+    }
+
+    fn restore_options(&self) -> Option<RestoreOptions> {
+        let loading = if self.lazy { Loading::Lazy } else { Loading::Eager };
+        self.restore.clone().map(|snapshot| RestoreOptions { snapshot, loading })
+    }
+
+    /// What runs the guest: of one that is restored what ran it, unless something is asked for.
+    fn choose_accel(&self, restore: Option<&RestoreOptions>, other: OtherGuest) -> anyhow::Result<AccelChoice> {
+        let asked = self.accel.unwrap_or(AccelArgument::Auto);
+        let saved = restore.filter(|_| asked == AccelArgument::Auto && self.vcpus.is_none());
+        match saved.map(RestoreOptions::accel).transpose().context("--restore")? {
+            Some(Accel::Kvm { vcpus }) => AccelArgument::Kvm.choose(Some(vcpus), other),
+            Some(Accel::Soft) => AccelArgument::Soft.choose(None, other),
+            None => asked.choose(self.vcpus, other),
         }
     }
 
@@ -272,6 +368,31 @@ impl Run {
     }
 }
 
+/// What runs a guest that was taken over, in a line.
+fn of_taken(vm: &Vm) -> String {
+    match vm.machine() {
+        Some(machine) => format!("accel: kvm, {} vCPU, as it was", machine.vcpus()),
+        None => "accel: soft, as it was".into(),
+    }
+}
+
+/// Pulses the VM whenever so many records have come, until it stops.
+async fn pulse(vm: Vm, every: u64) {
+    let mut due = vm.journal_position().0.0 + every;
+    loop {
+        tokio::time::sleep(PULSE_LOOK).await;
+        if vm.journal_position().0.0 < due {
+            continue;
+        }
+        // Where it cannot be restored, the VM has stopped, and says why.
+        if let Err(error) = vm.pulse().await {
+            writeln!(std::io::stderr(), "--pulse: {error}").ok();
+            return;
+        }
+        due = vm.journal_position().0.0 + every;
+    }
+}
+
 /// Says what runs, and how it came to be.
 fn announce(
     vm: &Vm,
@@ -287,9 +408,16 @@ fn announce(
         print_line(&format!("window: {} at {base}", size::people(size_bytes)))?;
     }
     print_line(accel)?;
+    if let Some(Restored { from, guest }) = &started.restored {
+        let guest = match guest {
+            GuestReturn::WithProcessors => "the guest goes on at its next instruction",
+            GuestReturn::DriverAnew => "the guest's driver begins anew",
+        };
+        print_line(&format!("{from}, after {}; {guest}", started.records))?;
+    }
     match journal {
         JournalPlace::None => print_line("journal: none (nothing can be replayed or resumed)")?,
-        JournalPlace::Directory(dir) if started.records.0 == 0 => {
+        JournalPlace::Directory(dir) if started.records.0 == 0 || started.restored.is_some() => {
             print_line(&format!("journal: {} (new)", dir.display()))?;
         }
         JournalPlace::Directory(dir) => {

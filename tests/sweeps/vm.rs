@@ -61,6 +61,9 @@ impl Machine {
             accel: Accel::Soft,
             build: "test".into(),
             listener: Arc::new(|_, _| ()),
+            snapshots: None,
+            restore: None,
+            keeper: None,
             backend_dir: None,
             progress: Arc::new(|_, _, _| ()),
         };

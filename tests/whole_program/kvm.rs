@@ -5,10 +5,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use actors::{Accel, Fatal, GuestProgram};
+use actors::{Accel, Fatal, GuestProgram, MachineHandle};
 use driver::{Bus, Host, Policy};
 use journal::Durability;
-use vm::{AccessWidth, Counted, Job, JobAnswer, Machine, RunningJob, SweepAccess, Watched};
+use vm::{AccessWidth, Counted, Job, JobAnswer, RunningJob, SweepAccess, Watched};
 use wire::{Dpa, Hpa, Opcode};
 
 use crate::program::{GIB, MIB, TAG0, TAG1, add_arguments, release_arguments};
@@ -67,7 +67,7 @@ impl OnKvm {
         self.host.hpa_of(Dpa(dpa)).expect("decoded")
     }
 
-    fn machine(&self) -> &Machine {
+    fn machine(&self) -> MachineHandle {
         self.vm.vm.machine().expect("a guest on KVM")
     }
 

@@ -35,7 +35,7 @@ fn the_commands_of_the_readme_are_the_programs() {
     let help = printed(&["--help"]);
     let verbs = [
         "demo", "run", "add", "release", "status", "list", "watch", "journal", "replay", "inspect", "why", "diff",
-        "bisect", "whatif", "shrink", "laws", "qmp-doc", "schema",
+        "bisect", "whatif", "shrink", "laws", "qmp-doc", "schema", "snapshot",
     ];
     for verb in verbs {
         assert!(help.contains(&format!("  {verb}")), "--help does not list {verb}");
@@ -56,6 +56,10 @@ fn the_commands_of_the_readme_are_the_programs() {
         "--qtest",
         "--config",
         "--backend-dir",
+        "--restore",
+        "--lazy",
+        "--takeover",
+        "--pulse",
     ] {
         assert!(options.contains(option), "dcd run --help does not list {option}");
     }

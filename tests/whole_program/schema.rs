@@ -103,6 +103,8 @@ fn requests_and_events_fit_the_printed_schemas() {
         ("stop", json!({})),
         ("cont", json!({})),
         ("system_reset", json!({})),
+        ("snapshot-load", json!({"job-id": "job0", "tag": "never"})),
+        ("query-jobs", json!({})),
     ] {
         let request = json!({"execute": command, "arguments": arguments, "id": 1});
         assert_eq!(validate(&requests, &requests, &request), Ok(()), "{request}");
@@ -113,7 +115,7 @@ fn requests_and_events_fit_the_printed_schemas() {
         }
     }
     client.execute("query-status", json!({})).expect("an answer");
-    for name in ["CXL_DYNAMIC_CAPACITY_OFFERED", "STOP", "RESUME", "RESET"] {
+    for name in ["CXL_DYNAMIC_CAPACITY_OFFERED", "STOP", "RESUME", "RESET", "JOB_STATUS_CHANGE"] {
         assert!(client.events.iter().any(|event| event["event"] == name), "{name} is not among {:?}", client.events);
     }
     for event in &client.events {

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::thread;
 
 use actors::Accel;
@@ -48,8 +47,8 @@ fn in_process(scenario: Scenario) -> Told {
 fn over_qtest(scenario: Scenario) -> Told {
     let vm = InProcess::start(wanted());
     let (driver, server) = UnixStream::pair().expect("a socket");
-    let (platform, clock) = (Arc::clone(vm.vm.platform()), vm.vm.clock());
-    let serving = thread::spawn(move || platform::qtest::serve(&platform, &clock, server));
+    let machine = vm.vm.qtest_machine();
+    let serving = thread::spawn(move || platform::qtest::serve(&machine, server));
     let seen = scenario(&vm, &mut QtestBus::over(driver));
     serving.join().expect("no panic").expect("served to its end");
     Told { seen, facts: facts(&vm.end()) }

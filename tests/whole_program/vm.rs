@@ -1,16 +1,19 @@
 //! A VM in this process: QMP on one side, the host's driver or bare registers on the other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::{Accel, GuestBus, GuestProgram, JournalPlace, Object, RunState, StartOptions, Vm, VmRequest};
+use actors::{
+    Accel, GuestBus, GuestProgram, JournalPlace, Object, RestoreOptions, RunState, StartOptions, Vm, VmRequest,
+};
 use device::backends::{BackendRequest, BackendType};
 use device::config::{DeviceRequest, VmConfig};
 use device::laws;
 use driver::{Host, Mailbox, Policy};
 use journal::Durability;
 use journal::record::{Genesis, Record};
+use memory::BackendDir;
 use platform::AddressMap;
 use qmp::{EventSender, Service, VmService, check};
 use serde_json::Value;
@@ -30,6 +33,12 @@ pub(crate) struct Wanted {
     /// Root ports without a device.
     pub(crate) free_ports: u64,
     pub(crate) mailbox_payload_bytes: Option<u64>,
+    /// A snapshot to begin with.
+    pub(crate) restore: Option<RestoreOptions>,
+    /// The directory of snapshots, where it is not that of the journal.
+    pub(crate) snapshots: Option<PathBuf>,
+    /// Where files of backends are.
+    pub(crate) backend_dir: Option<PathBuf>,
 }
 
 /// What is behind a device when it starts.
@@ -59,6 +68,9 @@ impl Default for Wanted {
             memory: DeviceMemory::Lazy,
             free_ports: 0,
             mailbox_payload_bytes: None,
+            restore: None,
+            snapshots: None,
+            backend_dir: None,
         }
     }
 }
@@ -69,7 +81,7 @@ pub(crate) struct InProcess {
     pub(crate) vm: Vm,
     pub(crate) service: Arc<VmService>,
     pub(crate) bus: GuestBus,
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 pub(crate) fn vm_request(wanted: &Wanted) -> VmRequest {
@@ -130,7 +142,10 @@ impl InProcess {
             accel: wanted.accel,
             build: "test".into(),
             listener: Arc::new(|_, _| ()),
-            backend_dir: None,
+            snapshots: wanted.snapshots,
+            restore: wanted.restore,
+            keeper: None,
+            backend_dir: wanted.backend_dir.map(|dir| BackendDir::open(&dir).expect("a directory")),
             progress: Arc::new(|_, _, _| ()),
         };
         let (vm, _) = runtime.block_on(actors::start(options)).expect("a VM");
@@ -173,7 +188,7 @@ impl InProcess {
 
     /// Lets the guest park and what is under way end: the parts of the state are asked for one by one.
     fn settle(&self) {
-        self.vm.set_run_state(RunState::Paused).expect("a VM");
+        self.runtime.block_on(self.vm.set_run_state(RunState::Paused)).expect("a VM");
         let mut before = None;
         while before != Some(self.vm.journal_position()) {
             before = Some(self.vm.journal_position());
@@ -196,8 +211,11 @@ impl InProcess {
         laws::check(&live).expect("laws");
         drop((self.service, self.bus));
         self.runtime.block_on(self.vm.shutdown());
-        let (genesis, records) = read(&self.dir.path().join("journal"));
-        let replay = replay::replay(replay::Fold::new(&genesis).expect("a VM"), &records, &mut |_| ()).expect("a VM");
+        let recovered = journal::read(&self.dir.path().join("journal")).expect("a journal");
+        let start = replay::start_of(&Genesis::of(&recovered).expect("a genesis"), recovered.base.as_ref());
+        let records = recovered.records.iter().map(|stored| Record::from_stored(stored).expect("a record"));
+        let records: Vec<_> = records.collect();
+        let replay = replay::replay(start.expect("a VM"), &records, &mut |_| ()).expect("a VM");
         if let Some(finding) = replay.finding() {
             panic!("{finding}");
         }

@@ -64,6 +64,11 @@ pub(crate) struct MemoryOf {
     pub(crate) answer: oneshot::Sender<Option<Arc<HostMemory>>>,
 }
 
+/// Asks for the memory behind every backend.
+pub(crate) struct Memories {
+    pub(crate) answer: oneshot::Sender<BTreeMap<String, Arc<HostMemory>>>,
+}
+
 impl Message<Register> for BackendRegistry {
     type Reply = ();
 
@@ -159,6 +164,14 @@ impl Message<MemoryOf> for BackendRegistry {
     async fn handle(&mut self, message: MemoryOf, _: &mut Context<Self, ()>) {
         let memory = self.memories.get(&message.id).cloned();
         self.outbox.push(self.last_fact, Effect::answer(message.answer, memory));
+    }
+}
+
+impl Message<Memories> for BackendRegistry {
+    type Reply = ();
+
+    async fn handle(&mut self, message: Memories, _: &mut Context<Self, ()>) {
+        self.outbox.push(self.last_fact, Effect::answer(message.answer, self.memories.clone()));
     }
 }
 

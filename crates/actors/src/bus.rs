@@ -7,7 +7,7 @@ use driver::{Bdf, Bus, PlatformMap, Width};
 use platform::{Epoch, MMIO_BASE, MMIO_LEN_BYTES, Platform, ROOT_PORT_BUS, Settled};
 use wire::Hpa;
 
-use crate::gate::{Boot, Gate, Pass};
+use crate::gate::{Boot, Gate, Pass, Passage};
 
 /// What a poll of the driver waits at most before it looks again: completions wake it at once.
 const RELAX: Duration = Duration::from_millis(20);
@@ -60,8 +60,8 @@ impl GuestBus {
         self.gate.interrupts()
     }
 
-    fn passes(&self) -> bool {
-        self.gate.pass(self.boot) == Pass::Go
+    fn enter(&self) -> Option<Passage<'_>> {
+        self.gate.enter(self.boot)
     }
 }
 
@@ -79,30 +79,23 @@ pub(crate) fn platform_map(platform: &Platform) -> PlatformMap<'static> {
 
 impl Bus for GuestBus {
     fn config_read(&mut self, at: Bdf, offset: u16, width: Width) -> u32 {
-        if !self.passes() {
-            return u32::MAX;
-        }
+        let Some(_passage) = self.enter() else { return u32::MAX };
         self.platform.config_read(at.bus, at.device, at.function, offset, width.bytes())
     }
 
     fn config_write(&mut self, at: Bdf, offset: u16, width: Width, value: u32) {
-        if self.passes() {
-            self.platform.config_write(at.bus, at.device, at.function, offset, width.bytes(), value);
-        }
+        let Some(_passage) = self.enter() else { return };
+        self.platform.config_write(at.bus, at.device, at.function, offset, width.bytes(), value);
     }
 
     fn read(&mut self, hpa: Hpa, into: &mut [u8]) {
-        if self.passes() {
-            self.platform.read(hpa, into);
-        } else {
-            into.fill(0xff);
-        }
+        let Some(_passage) = self.enter() else { return into.fill(0xff) };
+        self.platform.read(hpa, into);
     }
 
     fn write(&mut self, hpa: Hpa, from: &[u8]) {
-        if self.passes() {
-            self.platform.write(hpa, from);
-        }
+        let Some(_passage) = self.enter() else { return };
+        self.platform.write(hpa, from);
     }
 
     fn relax(&mut self) {
@@ -121,7 +114,10 @@ impl Bus for GuestBus {
         // completion waits for the disk, and a disk that stalls for longer than a driver's time-out of two seconds is
         // a delay, not a dead device. A device that was unplugged owes nothing: time goes on, and the poll ends.
         let awake = self.origin.elapsed().saturating_sub(self.waited);
-        if self.passes() { awake.as_millis() as u64 } else { u64::MAX }
+        match self.gate.pass(self.boot) {
+            Pass::Go => awake.as_millis() as u64,
+            Pass::BootOver => u64::MAX,
+        }
     }
 }
 

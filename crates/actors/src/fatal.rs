@@ -1,6 +1,7 @@
 //! What ends a VM before its time, and how everybody learns of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use device::Seq;
 use thiserror::Error;
@@ -48,6 +49,28 @@ pub enum Fatal {
         /// What stood in the way.
         reason: String,
     },
+    /// The VM was torn down to be restored, and cannot be.
+    #[error("after {last} the VM was torn down, and what was saved of it cannot be restored: {reason}")]
+    Restore {
+        /// The last record.
+        last: Seq,
+        /// Why.
+        reason: String,
+    },
+    /// The VM runs on bytes that are not those that were saved.
+    #[error("the guest was given bytes that are not those that were saved: {reason}")]
+    Snapshot {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// Another process has the VM, as it was asked: no failure, but the end of it here.
+    #[error("{holder}{}", doubt.as_ref().map(|doubt| format!("; it did not say so itself: {doubt}")).unwrap_or_default())]
+    HandedOver {
+        /// Who has it.
+        holder: String,
+        /// Why it is not known that it runs there.
+        doubt: Option<String>,
+    },
     /// A processor of the guest ended by itself.
     #[error("after {last}: {death}")]
     Vcpu {
@@ -63,20 +86,34 @@ pub enum Fatal {
 #[error("the VM has stopped")]
 pub struct Stopped;
 
+/// Where the reason is seen, over all lives of a VM.
+pub(crate) type Raised = Arc<watch::Sender<Option<Fatal>>>;
+
 /// Raised once.
 #[derive(Clone)]
 pub(crate) struct FatalFlag {
-    reason: Arc<watch::Sender<Option<Fatal>>>,
+    reason: Raised,
     outbox: Outbox,
+    /// Whether the life that it is of is over; what becomes of its remains is of no interest.
+    is_over: Arc<AtomicBool>,
 }
 
 impl FatalFlag {
-    pub(crate) fn new(outbox: Outbox) -> Self {
-        Self { reason: Arc::new(watch::Sender::new(None)), outbox }
+    /// For one life of a VM, with an outbox of its own.
+    pub(crate) fn new(reason: Raised, outbox: Outbox) -> Self {
+        Self { reason, outbox, is_over: Arc::default() }
+    }
+
+    /// The life is over. Actors that have ended are missed by whoever holds a register of theirs; that is no alarm.
+    pub(crate) fn life_is_over(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
     }
 
     /// Stops the VM: from now on nothing leaves it.
     pub(crate) fn raise(&self, fatal: Fatal) -> Stopped {
+        if self.is_over.load(Ordering::SeqCst) {
+            return Stopped;
+        }
         self.outbox.close();
         self.reason.send_if_modified(|reason| {
             let is_first = reason.is_none();
@@ -91,9 +128,5 @@ impl FatalFlag {
 
     pub(crate) fn is_raised(&self) -> bool {
         self.reason.borrow().is_some()
-    }
-
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Fatal>> {
-        self.reason.subscribe()
     }
 }

@@ -52,7 +52,12 @@ struct State {
     /// Resets under way; no boot begins while there is one.
     resets: u32,
     interrupts: u64,
+    /// Accesses under way.
+    inside: u32,
 }
+
+/// One access that is under way.
+pub(crate) struct Passage<'a>(&'a Gate);
 
 /// The gate.
 #[derive(Debug)]
@@ -69,15 +74,35 @@ impl State {
 
 impl Gate {
     pub(crate) fn new() -> Self {
-        let state = State { mode: Mode::Running, boot: Boot(0), plugs: 0, resets: 0, interrupts: 0 };
+        let state = State { mode: Mode::Running, boot: Boot(0), plugs: 0, resets: 0, interrupts: 0, inside: 0 };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Waits out a pause.
     pub(crate) fn pass(&self, boot: Boot) -> Pass {
-        let paused = |state: &mut State| state.mode == Mode::Paused && state.boot == boot;
-        let state = self.changed.wait_while(self.lock(), paused).unwrap_or_else(PoisonError::into_inner);
+        let state = self.wait_out_pause(boot);
         if state.mode == Mode::Stopped || state.boot != boot { Pass::BootOver } else { Pass::Go }
+    }
+
+    fn wait_out_pause(&self, boot: Boot) -> MutexGuard<'_, State> {
+        let paused = |state: &mut State| state.mode == Mode::Paused && state.boot == boot;
+        self.changed.wait_while(self.lock(), paused).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits out a pause, and begins an access, unless the boot is over.
+    pub(crate) fn enter(&self, boot: Boot) -> Option<Passage<'_>> {
+        let mut state = self.wait_out_pause(boot);
+        let is_over = state.mode == Mode::Stopped || state.boot != boot;
+        (!is_over).then(|| {
+            state.inside += 1;
+            Passage(self)
+        })
+    }
+
+    /// Waits until no access is under way. Of a gate that is paused none begins then.
+    pub(crate) fn wait_empty(&self) {
+        let occupied = |state: &mut State| state.inside > 0;
+        drop(self.changed.wait_while(self.lock(), occupied).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Waits until a round other than `last` may begin; `None` when the guest must end.
@@ -166,6 +191,17 @@ impl Gate {
     }
 }
 
+impl Drop for Passage<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.inside -= 1;
+        // Nobody waits for it while the guest runs.
+        if state.inside == 0 && state.mode != Mode::Running {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -218,5 +254,21 @@ mod tests {
         let second = gate.next_round(Some(first)).expect("a round");
         assert!(second.boot == first.boot && second != first);
         assert_eq!(gate.pass(first.boot), Pass::Go);
+    }
+
+    #[test]
+    fn a_paused_gate_is_empty_when_the_access_under_way_has_ended() {
+        let gate = Arc::new(Gate::new());
+        let passage = gate.enter(gate.boot()).expect("a passage");
+        gate.pause();
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.wait_empty())
+        };
+        assert!(!waiting.is_finished());
+        drop(passage);
+        waiting.join().expect("no panic");
+        gate.stop();
+        assert!(gate.enter(gate.boot()).is_none());
     }
 }

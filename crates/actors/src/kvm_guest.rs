@@ -18,7 +18,10 @@ use memory::Slots;
 use platform::{AttachError, ECAM_BASE, ECAM_LEN_BYTES};
 use platform::{CXL_HOST_REGISTERS_LEN_BYTES, MMIO_BASE, MMIO_LEN_BYTES, MsixMessage, Platform};
 use thiserror::Error;
-use vm::{Exits, GuestDriver, GuestPlatform, GuestWord, Interrupts, Machine, MachineError, MachineRequest, Message};
+use vm::{
+    Exits, GuestDriver, GuestPlatform, GuestWord, Interrupts, Machine, MachineError, MachineRequest, MachineState,
+    Message,
+};
 use vm::{Observer, Unavailable, VcpuDeath};
 use wire::Hpa;
 
@@ -44,12 +47,14 @@ pub enum KvmError {
 }
 
 /// What a guest on KVM is made of.
-pub(crate) struct KvmParts {
+pub(crate) struct KvmParts<'a> {
     pub(crate) platform: Arc<Platform>,
     pub(crate) vcpus: u32,
     pub(crate) program: GuestProgram,
     pub(crate) fatal: FatalFlag,
     pub(crate) journal: Journal,
+    /// What the processors were; `None`: they boot.
+    pub(crate) state: Option<&'a MachineState>,
 }
 
 /// The guest on KVM.
@@ -75,9 +80,9 @@ struct Life {
 }
 
 impl KvmGuest {
-    /// A machine at the begin of its first boot; it stands still.
-    pub(crate) fn new(parts: KvmParts) -> Result<Arc<Self>, KvmError> {
-        let KvmParts { platform, vcpus, program, fatal, journal } = parts;
+    /// A machine at the begin of its first boot, or where another stood; it stands still.
+    pub(crate) fn new(parts: KvmParts<'_>) -> Result<Arc<Self>, KvmError> {
+        let KvmParts { platform, vcpus, program, fatal, journal, state } = parts;
         let vm = Arc::new(vm::Vm::create()?);
         let slots = Arc::new(Slots::new(Arc::clone(&vm) as _));
         let alarm = fatal.clone();
@@ -96,7 +101,10 @@ impl KvmGuest {
             observer: Arc::new(Ears { fatal, journal }),
         };
         let machine = Machine::new(Arc::clone(&vm), request)?;
-        machine.boot(wall_ms())?;
+        match state {
+            None => machine.boot(wall_ms())?,
+            Some(state) => machine.load(state, wall_ms())?,
+        }
         let life = Mutex::new(Life { mode: Mode::Paused, resets: 0 });
         let guest = Self { machine, interrupts: Interrupts::new(vm), slots, platform, life };
         let guest = Arc::new(guest);
@@ -116,7 +124,7 @@ impl KvmGuest {
     }
 
     /// What the guest reaches without an exit.
-    pub(crate) fn slots(&self) -> &Slots {
+    pub(crate) fn slots(&self) -> &Arc<Slots> {
         &self.slots
     }
 
@@ -161,15 +169,18 @@ impl KvmGuest {
     }
 
     /// Does something while no processor runs: where memory that a slot shows is about to be cut in two, an atomic
-    /// instruction that came as an exit in between would be a load and a store, with room for another processor's.
+    /// instruction that came as an exit in between would be a load and a store, with room for another processor's. And what
+    /// a processor has written is only known exactly of a slot that goes while none writes.
     pub(crate) fn still<T>(&self, work: impl FnOnce() -> T) -> T {
         let life = self.life();
-        let others_run = self.machine.vcpus() > 1 && life.mode == Mode::Running && life.resets == 0;
-        if others_run {
+        let has_others = self.machine.vcpus() > 1 || self.slots.is_tracking();
+        let is_paused = has_others && life.mode == Mode::Running && life.resets == 0;
+        if is_paused {
             self.machine.pause();
         }
-        let done = work();
-        if others_run {
+        let is_still = is_paused || life.mode != Mode::Running || life.resets > 0;
+        let done = if is_still { self.slots.still(work) } else { work() };
+        if is_paused {
             self.machine.run();
         }
         done
@@ -201,7 +212,7 @@ impl KvmGuest {
     }
 
     /// Waiting for the device takes no time for the guest: a completion may wait for the disk.
-    fn look_whether_settled(&self) {
+    pub(crate) fn look_whether_settled(&self) {
         if self.platform.is_settled() {
             self.machine.set_command_under_way(false);
         }

@@ -11,25 +11,39 @@
 #![forbid(unsafe_code)]
 
 mod backend_registry;
+mod birth;
 mod bus;
+mod captured;
 mod effect;
 mod extent_manager;
 mod fatal;
 mod gate;
+mod guest_side;
 mod guest_vcpu;
+mod hand_over;
 mod host_memory;
 mod instruction_bus;
 mod kvm_guest;
 mod mailbox;
+mod open;
 mod outbox;
+mod ownership;
+mod parts;
 mod plug;
 mod processor;
+mod pulse;
+mod quiet;
 mod read;
 mod recorder;
+mod restore;
 mod resume;
+mod save;
 mod sink;
 mod slots;
+mod snapshot_error;
+mod snapshots;
 mod start;
+mod take_over;
 mod vm;
 mod window_mapper;
 
@@ -37,8 +51,17 @@ pub use bus::GuestBus;
 pub use effect::NoticeListener;
 pub use fatal::{Fatal, Stopped};
 pub use guest_vcpu::{Guest, GuestProgram};
-pub use host_memory::PreallocListener;
+pub use hand_over::{HandOverError, HandedOver};
+pub use host_memory::{MemoryKeeper, PreallocListener};
 pub use instruction_bus::InstructionBus;
 pub use kvm_guest::KvmError;
-pub use start::{Accel, JournalPlace, Object, StartError, StartOptions, Started, VmRequest, start};
-pub use vm::{LookError, RequestError, RunState, Vm};
+pub use quiet::QuietError;
+pub use restore::{Loading, RestoreOptions};
+pub use snapshot::SnapshotName;
+pub use snapshot_error::SnapshotError;
+pub use snapshots::{ListedSnapshot, ListedState, Loaded, SaveForm, SaveProgress, SaveRequest, Saved, SnapshotFacts};
+pub use start::{
+    Accel, GuestReturn, JournalPlace, Object, Restored, StartError, StartOptions, Started, VmRequest, start,
+};
+pub use take_over::take_over;
+pub use vm::{LookError, MachineHandle, RequestError, RunState, Vm};

@@ -54,6 +54,11 @@ impl Outbox {
         waiting.effects.clear();
     }
 
+    /// Whether nothing waits, and what has left was done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().effects.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // A panicking effect leaves the queue as it is: whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -29,10 +29,10 @@ impl Vm {
     ///
     /// Names what the request lacks, or what stands in the way with its record.
     pub async fn device_add(&self, request: DeviceRequest, source: Source) -> Result<Seq, RequestError> {
-        let _plugging = self.parts.plugging.write().await;
+        let _plugging = self.shared.plugging.write().await;
         let sizes: BTreeMap<_, _> = self.backends(sizes).await?;
         let config = DeviceConfig::new(&request, &|id| sizes.get(id).copied())?;
-        let taken: Vec<_> = self.actors().keys().copied().collect();
+        let taken: Vec<_> = self.parts().actors().keys().copied().collect();
         let port = self.config().port_for(&request, &|port| !taken.contains(&port))?;
         let origin = match source {
             Source::CommandLine => Origin::CommandLine,
@@ -45,7 +45,7 @@ impl Vm {
             Err(refusal) => {
                 // The record stands and the device does not: nothing but the next process can make it right.
                 let reason = format!("device {}: {refusal}", config.id);
-                Err(self.parts.fatal.raise(Fatal::Mapping { reason }).into())
+                Err(self.parts().fatal.raise(Fatal::Mapping { reason }).into())
             }
         }
     }
@@ -57,8 +57,9 @@ impl Vm {
                 memories.insert(id.to_owned(), memory);
             }
         }
-        let device = self.parts.slots.plug(port, Device::new(config), &memories, seq)?;
-        self.parts.devices.write().unwrap_or_else(PoisonError::into_inner).insert(port, device);
+        let parts = self.parts();
+        let device = parts.slots.plug(port, Device::new(config), &memories, seq)?;
+        parts.devices.write().unwrap_or_else(PoisonError::into_inner).insert(port, device);
         Ok(())
     }
 
@@ -69,14 +70,15 @@ impl Vm {
     ///
     /// Says what of the device is in use, or that it was unplugged before.
     pub async fn device_del(&self, id: &str, removal: Removal) -> Result<Seq, RequestError> {
-        let _plugging = self.parts.plugging.write().await;
+        let _plugging = self.shared.plugging.write().await;
         // By its id, and only now: two clients that unplugged one device at once once took the next device in its port.
         let named = self.devices().into_iter().find(|(_, config)| config.id == id);
         let (device, _) = named.ok_or(RequestError::Unplugged)?;
         let decoders = self.windows(device, |windows| windows.committed()).await?;
         let seq = self.request(device, extents::Input::Unplug { removal, decoders }).await?;
-        self.parts.slots.unplug(device);
-        let actors = self.parts.devices.write().unwrap_or_else(PoisonError::into_inner).remove(&device);
+        let parts = self.parts();
+        parts.slots.unplug(device);
+        let actors = parts.devices.write().unwrap_or_else(PoisonError::into_inner).remove(&device);
         if let Some(actors) = actors {
             actors.stop().await;
         }

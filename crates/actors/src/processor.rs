@@ -67,6 +67,11 @@ impl Processor {
         self.kvm.iter().for_each(|kvm| kvm.plugged());
     }
 
+    /// The devices are as they were when the guest stood still: nothing is under way.
+    pub(crate) fn settled(&self) {
+        self.kvm.iter().for_each(|kvm| kvm.look_whether_settled());
+    }
+
     /// Who takes message-signalled interrupts that are not for RAM. It does not keep the processors alive, because
     /// devices have it and processors have devices.
     pub(crate) fn interrupts(&self) -> impl Fn(MsixMessage) + Send + Sync + 'static {

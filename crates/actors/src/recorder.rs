@@ -162,6 +162,7 @@ mod tests {
     use device::extents;
     use journal::Options;
     use journal::memory_store::MemoryDisk;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::outbox::Outbox;
@@ -175,12 +176,13 @@ mod tests {
     fn a_panic_is_a_record_with_its_input_and_stops_the_vm() {
         let disk = MemoryDisk::default();
         let journal = Journal::create_on(disk.store(), b"genesis", Options::default()).expect("a journal");
-        let fatal = FatalFlag::new(Outbox::default());
+        let raised = Arc::new(watch::Sender::new(None));
+        let fatal = FatalFlag::new(Arc::clone(&raised), Outbox::default());
         let recorder = Recorder::new(journal.clone(), fatal.clone());
         let stopped = recorder.record(draft(), |_, _| panic!("an invariant of the test"));
         assert!(stopped.is_err());
         let message = String::from("an invariant of the test");
-        assert_eq!(*fatal.subscribe().borrow(), Some(Fatal::Panicked { seq: Seq(1), message: message.clone() }));
+        assert_eq!(*raised.borrow(), Some(Fatal::Panicked { seq: Seq(1), message: message.clone() }));
         let before = recorder.before(draft, || panic!("before the decision"));
         assert_eq!(before, Err(Stopped));
         drop((recorder, journal));

@@ -1,6 +1,6 @@
 //! Resuming: the state of the last run from its journal, and whether this run can be the same VM.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use device::Seq;
@@ -102,18 +102,30 @@ pub(crate) fn check_objects(state: &State, objects: &[Object]) -> Result<(), Sta
             let option = option(&id, &backend.spec);
             return Err(StartError::BackendMissing { id, by, device, holding: holding.into(), option });
         };
-        let (was, is) = (&backend.spec, &object.spec);
-        let changed = |what, journal, asked| StartError::BackendChanged { id, by, what, journal, asked };
-        if was.size_bytes != is.size_bytes {
-            return Err(changed("size", was.size_bytes.to_string(), is.size_bytes.to_string()));
-        }
-        if was.tag != is.tag {
-            return Err(changed("tag", was.tag.to_string(), is.tag.to_string()));
-        }
-        for ((what, was), (_, is)) in places(was).into_iter().zip(places(is)) {
-            if was != is {
-                return Err(changed(what, was, is));
-            }
+        check_same(id, by, &backend.spec, &object.spec)?;
+    }
+    Ok(())
+}
+
+/// What the command line names of the backends that there are must be the same.
+pub(crate) fn check_named(state: &State, objects: &[Object]) -> Result<(), StartError> {
+    let named = objects.iter().filter_map(|object| Some((object, state.backends.get(&object.id)?)));
+    named
+        .into_iter()
+        .try_for_each(|(object, backend)| check_same(object.id.clone(), backend.created, &backend.spec, &object.spec))
+}
+
+fn check_same(id: String, by: Seq, was: &BackendSpec, is: &BackendSpec) -> Result<(), StartError> {
+    let changed = |what, journal, asked| StartError::BackendChanged { id: id.clone(), by, what, journal, asked };
+    if was.size_bytes != is.size_bytes {
+        return Err(changed("size", was.size_bytes.to_string(), is.size_bytes.to_string()));
+    }
+    if was.tag != is.tag {
+        return Err(changed("tag", was.tag.to_string(), is.tag.to_string()));
+    }
+    for ((what, was), (_, is)) in places(was).into_iter().zip(places(is)) {
+        if was != is {
+            return Err(changed(what, was, is));
         }
     }
     Ok(())
@@ -152,20 +164,34 @@ fn is_ending(id: &str, backend: &Backend, objects: &[Object]) -> bool {
     backend.source == Source::CommandLine && backend.holder == Holder::Free && !is_named
 }
 
-/// Memory for every backend of the past that goes on. Anonymous memory ended with the process that had it; a file must
-/// be there. The file of a backend that ends here is left alone: it may be gone, and nobody asked for its bytes to go.
-pub(crate) async fn make_again(
-    state: &State,
-    objects: &[Object],
-    maker: &Maker,
-) -> Result<BTreeMap<String, Arc<HostMemory>>, StartError> {
-    let mut memories = BTreeMap::new();
+/// Memory of the backends of the past.
+pub(crate) struct Again {
+    pub(crate) memories: BTreeMap<String, Arc<HostMemory>>,
+    /// Whose memory was kept while no process had it.
+    pub(crate) kept: BTreeSet<String>,
+}
+
+/// Memory for every backend of the past that goes on. Anonymous memory ended with the process that had it, unless it was kept; a
+/// file must be there. The file of a backend that ends here is left alone: it may be gone, and nobody asked for its bytes to go.
+pub(crate) async fn make_again(state: &State, objects: &[Object], maker: &Maker) -> Result<Again, StartError> {
+    let (mut memories, mut kept) = (BTreeMap::new(), BTreeSet::new());
     for (id, backend) in state.backends.iter().filter(|(id, backend)| !is_ending(id, backend, objects)) {
-        let made = maker.make(id, &backend.spec, MissingFile::Refuse).await;
-        let memory = made.map_err(|reason| StartError::BackendMemory { id: id.into(), reason })?;
+        let failed = |reason| StartError::BackendMemory { id: id.into(), reason };
+        let memory = match maker.kept(id, &backend.spec).map_err(failed)? {
+            Some(memory) => {
+                kept.insert(id.to_owned());
+                memory
+            }
+            None => {
+                let made = maker.make(id, &backend.spec, MissingFile::Refuse).await;
+                let memory = made.map_err(|reason| StartError::BackendMemory { id: id.into(), reason })?;
+                maker.keep(id, &backend.spec, &memory);
+                memory
+            }
+        };
         memories.insert(id.to_owned(), memory);
     }
-    Ok(memories)
+    Ok(Again { memories, kept })
 }
 
 /// Backends of the last command line that are free and on this one no more: they end.

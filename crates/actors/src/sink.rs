@@ -5,8 +5,8 @@ use kameo::actor::ActorRef;
 use platform::{CommandSink, CommandedWrite, MailboxCommandImage};
 
 use crate::mailbox::{Doorbell, Mailbox, RegisterWrite};
+use crate::parts::tell;
 use crate::recorder::Recorder;
-use crate::vm::tell;
 use crate::window_mapper::{DecoderWrite, WindowMapper};
 
 /// Where one device's commanded registers go.

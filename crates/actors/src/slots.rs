@@ -15,7 +15,7 @@ use device::{Refusal, Seq};
 use kameo::actor::{ActorRef, PreparedActor};
 use kameo::mailbox::unbounded;
 use memory::{HostMemory, HostMemoryError, Window};
-use platform::{DecoderStatus, Face, Platform};
+use platform::{DecoderStatus, Face, FaceState, Platform};
 use wire::registers::EventStatus;
 
 use crate::backend_registry::BackendRegistry;
@@ -23,10 +23,12 @@ use crate::effect::NoticeListener;
 use crate::extent_manager::ExtentManager;
 use crate::mailbox::Mailbox;
 use crate::outbox::Outbox;
+use crate::parts::DeviceActors;
 use crate::processor::Processor;
 use crate::recorder::Recorder;
 use crate::sink::GuestSink;
-use crate::vm::DeviceActors;
+use crate::snapshot_error::SnapshotError;
+use crate::start::StartError;
 use crate::window_mapper::WindowMapper;
 
 /// What the actors of devices are spawned into.
@@ -51,6 +53,22 @@ impl Slots {
     ) -> Result<DeviceActors, Refusal> {
         let device = self.spawn(index, state, memories, last)?;
         self.show(index, &device.face)?;
+        self.processor.plugged();
+        Ok(device)
+    }
+
+    /// Spawns the actors of a device that the guest knows, with the registers as it saw them last: it hears nothing of it.
+    pub(crate) fn plug_again(
+        &self,
+        index: DeviceIndex,
+        state: device::vm::Device,
+        memories: &BTreeMap<String, Arc<HostMemory>>,
+        last: Seq,
+        registers: &FaceState,
+    ) -> Result<DeviceActors, StartError> {
+        let device = self.spawn(index, state, memories, last).map_err(StartError::Mapping)?;
+        device.face.load(registers).map_err(SnapshotError::from)?;
+        self.show(index, &device.face).map_err(StartError::Mapping)?;
         Ok(device)
     }
 
@@ -66,9 +84,7 @@ impl Slots {
             interrupt(message);
         }));
         let shown = self.platform.plug(index.0, Arc::clone(face));
-        shown.map_err(|error| Refusal::Plug { port: index.0, reason: error.to_string() })?;
-        self.processor.plugged();
-        Ok(())
+        shown.map_err(|error| Refusal::Plug { port: index.0, reason: error.to_string() })
     }
 
     /// Takes a device from the guest; accesses under way have ended when this returns.

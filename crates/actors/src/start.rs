@@ -7,37 +7,35 @@
 //!
 //! A start that would not be the same VM is refused with the reason, and changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
-use device::backends::{self, BackendSpec, Source, Survival};
+use device::backends::{self, BackendSpec, Source as BackendSource, Survival};
 use device::config::{ConfigError, DeviceIndex, DeviceRequest, VmConfig};
 use device::vm::Vm as State;
-use device::{Refusal, Seq, VmTime};
-use journal::record::{Genesis, Origin, RECORD_VERSION};
-use journal::{Durability, Journal, OpenError, Opening, Options, Sealing};
-use kameo::actor::PreparedActor;
-use kameo::mailbox::unbounded;
-use memory::{BackendDir, HostMemory, HostMemoryError, Window};
-use platform::{Platform, PlatformParts};
-use replay::{Fold, FoldError, Followed, UnreadableError};
+use device::{Refusal, Seq};
+use handover::{HandoverError, NotOurs};
+use journal::record::{Origin, Parent};
+use journal::{Durability, OpenError, Opening};
+use memory::{BackendDir, HostMemory, HostMemoryError};
+use replay::{FoldError, UnreadableError};
+use snapshot::Snapshot;
 use thiserror::Error;
 
-use crate::backend_registry::BackendRegistry;
-use crate::bus::GuestBus;
+use crate::birth::{self, Birth};
 use crate::effect::NoticeListener;
-use crate::fatal::{Fatal, FatalFlag, Stopped};
-use crate::gate::Gate;
-use crate::guest_vcpu::{GuestProgram, GuestVcpu};
-use crate::host_memory::{Maker, PreallocListener, survival};
-use crate::kvm_guest::{KvmError, KvmGuest, KvmParts};
-use crate::outbox::Outbox;
-use crate::processor::Processor;
-use crate::recorder::Recorder;
-use crate::resume::{check_objects, check_vm, fold, make_again, missing_free};
-use crate::slots::Slots;
-use crate::vm::{Parts, RequestError, RunState, Vm};
+use crate::fatal::{Raised, Stopped};
+use crate::guest_vcpu::GuestProgram;
+use crate::host_memory::{Maker, MemoryKeeper, PreallocListener, survival};
+use crate::kvm_guest::KvmError;
+use crate::open::{self, Opened, open};
+use crate::restore::{Loading, Memories, RestoreOptions, Source, Target, check_beside};
+use crate::resume::{Again, check_named, check_objects, check_vm, make_again, missing_free};
+use crate::snapshot_error::SnapshotError;
+use crate::vm::{RequestError, RunState, Vm};
 
 /// Where the journal is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,15 +100,34 @@ pub struct StartOptions {
     pub build: String,
     /// Who hears of capacity that changes hands.
     pub listener: NoticeListener,
+    /// Where snapshots are; `None` refuses them.
+    pub snapshots: Option<PathBuf>,
+    /// The snapshot to begin with; the journal must not be there then.
+    pub restore: Option<RestoreOptions>,
     /// Where files of backends may be; `None` refuses them.
     pub backend_dir: Option<BackendDir>,
+    /// Who keeps the memory of memfd backends over the end of the process.
+    pub keeper: Option<Arc<dyn MemoryKeeper>>,
     /// Who hears how far a long preallocation is.
     pub progress: PreallocListener,
 }
 
 impl StartOptions {
-    fn maker(&self) -> Maker {
-        Maker { backend_dir: self.backend_dir.clone(), listener: Arc::clone(&self.progress) }
+    pub(crate) fn maker(&self) -> Maker {
+        Maker {
+            backend_dir: self.backend_dir.clone(),
+            listener: Arc::clone(&self.progress),
+            keeper: self.keeper.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Soft => f.write_str("soft"),
+            Self::Kvm { vcpus } => write!(f, "kvm, {vcpus} vCPU"),
+        }
     }
 }
 
@@ -125,6 +142,26 @@ pub struct Started {
     pub survivals: Vec<(String, Survival)>,
     /// Records of a group that was cut short and was never acknowledged.
     pub torn_from: Option<Seq>,
+    /// Where the VM is from, if it goes on from what was saved of it.
+    pub restored: Option<Restored>,
+}
+
+/// A VM that goes on from what was saved of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// What was done, for people.
+    pub from: String,
+    /// Whether its processors came back, or its guest begins anew.
+    pub guest: GuestReturn,
+}
+
+/// What became of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestReturn {
+    /// It goes on at its next instruction.
+    WithProcessors,
+    /// Its driver begins anew, of a guest inside the process.
+    DriverAnew,
 }
 
 /// Why a VM cannot be started.
@@ -227,125 +264,155 @@ pub enum StartError {
     /// The state cannot be mapped.
     #[error(transparent)]
     Mapping(Refusal),
+    /// A snapshot cannot be begun with.
+    #[error("the snapshot: {0}")]
+    Snapshot(#[from] SnapshotError),
+    /// A VM cannot be taken from another process.
+    #[error("the hand-over: {0}")]
+    HandOver(#[from] HandoverError),
+    /// The journal is of a VM that another journal goes on with.
+    #[error(
+        "the VM of the journal in {} was handed over: {} holds its last state, go on with that one",
+        dir.display(), other.display()
+    )]
+    HandedOver {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// That of the other one.
+        other: PathBuf,
+    },
+    /// The journal was begun for a VM that stayed where it was.
+    #[error(
+        "the journal in {} was begun for a VM that stayed with the process that had it: go on with the journal of that one, and remove this directory",
+        dir.display()
+    )]
+    NeverOwned {
+        /// The journal's directory.
+        dir: PathBuf,
+    },
+    /// A note in the journal's directory cannot be written.
+    #[error("{}: {source}", dir.display())]
+    Note {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The other process has it back.
+    #[error(transparent)]
+    NotOurs(NotOurs),
     /// The VM stopped while it was being started.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
-/// A journal and the state that its records make.
-struct Opened {
-    journal: Journal,
-    followed: Option<Followed>,
-    state: State,
-    last: Seq,
-    torn_from: Option<Seq>,
-}
-
 /// Starts a VM. Its clock runs when it returns.
 pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
-    let outbox = Outbox::default();
-    let fatal = FatalFlag::new(outbox.clone());
-    let opened = open(&options, &outbox, &fatal)?;
-    check_objects(&opened.state, &options.objects)?;
-    let memories = make_again(&opened.state, &options.objects, &options.maker()).await?;
-    let survivals = survivals(&opened.state, &memories);
-    let (last, torn_from) = (opened.last, opened.torn_from);
-    let vm = spawn(&options, opened, memories, outbox, fatal)?;
+    let raised = Raised::default();
+    let Begun { birth, survivals, torn_from, restored, unchecked } = match &options.restore {
+        None => resumed(&options, &raised).await?,
+        Some(restore) => from_snapshot(&options, restore, &raised).await?,
+    };
+    let last = birth.last;
+    let parts = birth::begin(&options, &raised, birth)?;
+    if let Some(snapshot) = unchecked {
+        check_beside(snapshot, parts.fatal.clone());
+    }
+    let vm = Vm::new(parts, options, raised);
+    let options = &vm.shared.options;
     let input = backends::Input::RunStart { build: options.build.clone(), survivals: survivals.clone() };
     let run = settle(&vm, Origin::Supervisor, input).await?;
-    for object in missing_free(&vm, &options.objects).await? {
+    // What a snapshot has was saved with it, whether or not the command line names it.
+    let missing = if restored.is_some() { Vec::new() } else { missing_free(&vm, &options.objects).await? };
+    for object in missing {
         settle(&vm, Origin::CommandLine, backends::Input::ObjectDel { id: object }).await?;
     }
     for object in &options.objects {
         add_object(&vm, object).await?;
     }
-    plug_devices(&vm, &options).await?;
-    vm.set_run_state(RunState::Running)?;
-    Ok((vm, Started { records: last, run, survivals, torn_from }))
+    plug_devices(&vm, options).await?;
+    options.maker().forget_rest();
+    vm.set_run_state(RunState::Running).await?;
+    Ok((vm, Started { records: last, run, survivals, torn_from, restored }))
 }
 
-fn survivals(state: &State, memories: &BTreeMap<String, Arc<HostMemory>>) -> Vec<(String, Survival)> {
-    let again = state.backends.iter().filter(|(id, _)| memories.contains_key(*id));
-    again.map(|(id, backend)| (id.to_owned(), survival(&backend.spec))).collect()
+/// What a VM begins with.
+struct Begun {
+    birth: Birth,
+    survivals: Vec<(String, Survival)>,
+    torn_from: Option<Seq>,
+    restored: Option<Restored>,
+    /// The snapshot whose bytes the guest is given as they are.
+    unchecked: Option<Snapshot>,
 }
 
-fn open(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag) -> Result<Opened, StartError> {
-    let config = &options.vm.as_ref().unwrap_or(&options.default_vm).config;
-    config.check()?;
-    let genesis = Genesis { config: config.clone(), build: options.build.clone(), parent: None };
-    let fresh = |journal, followed| Opened {
-        journal,
-        followed,
-        state: State::new(config.clone()),
-        last: Seq(0),
-        torn_from: None,
+/// From its journal, or new.
+async fn resumed(options: &StartOptions, raised: &Raised) -> Result<Begun, StartError> {
+    let opened = open(options, raised)?;
+    check_objects(&opened.state, &options.objects)?;
+    let Again { memories, kept } = make_again(&opened.state, &options.objects, &options.maker()).await?;
+    let survivals = survivals(&opened.state, &memories, &kept);
+    let Opened { journal, followed, outbox, state, last, torn_from } = opened;
+    let ram = guest_memory(state.config.memory_bytes)?;
+    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side: None };
+    Ok(Begun { birth, survivals, torn_from, restored: None, unchecked: None })
+}
+
+/// From a snapshot, with a journal that begins behind it. Where it is refused, nothing has changed.
+async fn from_snapshot(options: &StartOptions, restore: &RestoreOptions, raised: &Raised) -> Result<Begun, StartError> {
+    if let JournalPlace::Directory(dir) = &options.journal
+        && !matches!(Opening::of(dir), Err(OpenError::Missing { .. } | OpenError::Unfinished { .. }))
+    {
+        return Err(SnapshotError::JournalThere { dir: dir.clone() }.into());
+    }
+    let source = Source::open(&restore.snapshot)?;
+    source.check_accel(options.accel)?;
+    let keyframe = source.keyframe();
+    check_vm(options, &keyframe.vm)?;
+    check_named(&keyframe.vm, &options.objects)?;
+    let Memories { ram, backends: memories } =
+        source.memories(&options.maker(), restore.loading, Target::Elsewhere).await?;
+    let parent = Parent {
+        journal: restore.snapshot.display().to_string(),
+        shared: keyframe.seq,
+        change: format!("restored from snapshot {}", source.snapshot.name()),
     };
-    match &options.journal {
-        JournalPlace::None => {
-            let durability = Durability::None;
-            let journal_options = journal_options(options, outbox, fatal, VmTime(0));
-            Ok(fresh(Journal::volatile(Seq(0), Options { durability, ..journal_options }), None))
-        }
-        JournalPlace::Directory(dir) => match Opening::of(dir) {
-            Err(OpenError::Missing { .. }) => {
-                let (followed, sealing) = sealing(options, fatal, Fold::new(&genesis)?);
-                let journal_options = journal_options(options, outbox, fatal, VmTime(0));
-                let journal = Journal::create(dir, &genesis.to_bytes(), Options { sealing, ..journal_options })?;
-                Ok(fresh(journal, Some(followed)))
-            }
-            Err(error) => Err(error.into()),
-            // Read first, so that a refused start has changed nothing; then opened with the clock where it stood.
-            Ok(opening) => {
-                let (base, fold) = fold(opening.recovered())?;
-                check_vm(options, fold.vm())?;
-                let (last, time) = (fold.last(), fold.time());
-                let torn_from = opening.recovered().torn.map(|torn| torn.first);
-                let (followed, sealing) = sealing(options, fatal, base);
-                let journal_options = journal_options(options, outbox, fatal, time);
-                let journal = opening.start(Options { sealing, ..journal_options })?;
-                Ok(Opened { journal, followed: Some(followed), state: fold.into_vm(), last, torn_from })
-            }
-        },
-    }
+    let opened = open::begin(options, raised, keyframe, parent)?;
+    let survivals = memories.keys().map(|id| (id.clone(), Survival::Kept)).collect();
+    let guest = match source.accel() {
+        Accel::Kvm { .. } => GuestReturn::WithProcessors,
+        Accel::Soft => GuestReturn::DriverAnew,
+    };
+    let restored = Some(Restored { from: format!("restored from snapshot {}", source.snapshot.name()), guest });
+    let unchecked = (restore.loading == Loading::Lazy).then(|| source.snapshot.clone());
+    let Opened { journal, followed, outbox, state, last, torn_from } = opened;
+    let guest_side = Some(source.captured.guest_side);
+    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side };
+    Ok(Begun { birth, survivals, torn_from, restored, unchecked })
 }
 
-/// How the journal is followed, from a state on.
-fn sealing(options: &StartOptions, fatal: &FatalFlag, base: Fold) -> (Followed, Option<Sealing>) {
-    let (followed, follower) = Followed::new(base);
-    let fatal = fatal.clone();
-    let on_unfit = Box::new(move |seq, reason| {
-        fatal.raise(Fatal::Unfit { seq, reason });
-    });
-    let keep_bytes = options.journal_keep_bytes;
-    (followed, Some(Sealing { follower, seal_bytes: Sealing::SEAL_BYTES, keep_bytes, on_unfit }))
+fn survivals(
+    state: &State,
+    memories: &BTreeMap<String, Arc<HostMemory>>,
+    kept: &BTreeSet<String>,
+) -> Vec<(String, Survival)> {
+    let again = state.backends.iter().filter(|(id, _)| memories.contains_key(*id));
+    let fate = |id, spec| if kept.contains(id) { Survival::Kept } else { survival(spec) };
+    again.map(|(id, backend)| (id.to_owned(), fate(id, &backend.spec))).collect()
 }
 
-fn journal_options(options: &StartOptions, outbox: &Outbox, fatal: &FatalFlag, clock: VmTime) -> Options {
-    let (outbox, fatal) = (outbox.clone(), fatal.clone());
-    Options {
-        durability: options.durability,
-        record_version: RECORD_VERSION,
-        limit_bytes: options.journal_limit_bytes,
-        clock,
-        on_durable: Box::new(move |seq| outbox.durable(seq)),
-        on_failed: Box::new(move |error, last_durable| {
-            fatal.raise(Fatal::Journal { last_durable, reason: error.to_string() });
-        }),
-        sealing: None,
-    }
-}
-
-async fn settle(vm: &Vm, origin: Origin, input: backends::Input) -> Result<Seq, StartError> {
+pub(crate) async fn settle(vm: &Vm, origin: Origin, input: backends::Input) -> Result<Seq, StartError> {
     vm.register(origin, DeviceIndex(0), input, None).await.map_err(|error| StartError::Request(Box::new(error)))
 }
 
 async fn add_object(vm: &Vm, object: &Object) -> Result<(), StartError> {
     let id = object.id.clone();
-    let is_there = vm.backends(move |state| state.get(&id).is_some_and(|b| b.source == Source::CommandLine)).await?;
+    let is_there =
+        vm.backends(move |state| state.get(&id).is_some_and(|b| b.source == BackendSource::CommandLine)).await?;
     if is_there {
         return Ok(());
     }
-    let added = vm.object_add(&object.id, object.spec.clone(), Source::CommandLine).await;
+    let added = vm.object_add(&object.id, object.spec.clone(), BackendSource::CommandLine).await;
     added.map(drop).map_err(|error| StartError::Object { id: object.id.clone(), error: Box::new(error) })
 }
 
@@ -357,84 +424,14 @@ async fn plug_devices(vm: &Vm, options: &StartOptions) -> Result<(), StartError>
     let Some(VmRequest { devices, .. }) = options.vm.as_ref().or(default) else { return Ok(()) };
     for request in devices {
         if vm.devices().iter().all(|(_, device)| device.id != request.id) {
-            let added = vm.device_add(request.clone(), Source::CommandLine).await;
+            let added = vm.device_add(request.clone(), BackendSource::CommandLine).await;
             added.map_err(|error| StartError::Device { id: request.id.clone(), error: Box::new(error) })?;
         }
     }
     Ok(())
 }
 
+/// Memory of zeros for a guest that boots.
 fn guest_memory(size_bytes: u64) -> Result<Arc<HostMemory>, StartError> {
     HostMemory::anonymous(size_bytes).map(Arc::new).map_err(|error| StartError::GuestMemory { size_bytes, error })
-}
-
-fn spawn(
-    options: &StartOptions,
-    opened: Opened,
-    memories: BTreeMap<String, Arc<HostMemory>>,
-    outbox: Outbox,
-    fatal: FatalFlag,
-) -> Result<Vm, StartError> {
-    let Opened { journal, followed, state: State { config, backends, devices }, last, .. } = opened;
-    let config = Arc::new(config);
-    let recorder = Recorder::new(journal.clone(), fatal.clone());
-    // What is durable at the start is everything: answers to reads before the first record do not wait.
-    outbox.durable(last);
-    let registry = PreparedActor::<BackendRegistry>::new(unbounded());
-    let window = Arc::new(Window::new(config.window_base, config.window_bytes()));
-    let (ram, root_ports) = (guest_memory(config.memory_bytes)?, config.root_ports.len() as u8);
-    let platform = Arc::new(Platform::new(PlatformParts { ram, window: Arc::clone(&window), root_ports }));
-    let gate = Arc::new(Gate::new());
-    // Held back until the start is complete.
-    gate.pause();
-    let kvm = match options.accel {
-        Accel::Soft => None,
-        Accel::Kvm { vcpus } => Some(KvmGuest::new(KvmParts {
-            platform: Arc::clone(&platform),
-            vcpus,
-            program: options.guest.clone(),
-            fatal: fatal.clone(),
-            journal: journal.clone(),
-        })?),
-    };
-    let processor = Processor { gate: Arc::clone(&gate), kvm };
-    let slots = Slots {
-        recorder: recorder.clone(),
-        outbox: outbox.clone(),
-        registry: registry.actor_ref().clone(),
-        listener: Arc::clone(&options.listener),
-        platform: Arc::clone(&platform),
-        window,
-        processor: processor.clone(),
-    };
-    let mut actors = BTreeMap::new();
-    for (index, device) in devices {
-        let device = slots.plug(index, device, &memories, last).map_err(StartError::Mapping)?;
-        actors.insert(index, device);
-    }
-    registry.spawn(BackendRegistry {
-        config: Arc::clone(&config),
-        recorder,
-        outbox,
-        state: backends,
-        memories,
-        last_fact: last,
-    });
-    let bus = GuestBus::new(platform, gate);
-    let guest = GuestVcpu::spawn_for(options.guest.clone(), &bus, processor);
-    let (devices, plugging) = (RwLock::new(actors), tokio::sync::RwLock::default());
-    Ok(Vm {
-        parts: Arc::new(Parts {
-            config,
-            journal,
-            followed,
-            fatal,
-            slots,
-            devices,
-            plugging,
-            guest,
-            bus,
-            maker: options.maker(),
-        }),
-    })
 }

@@ -5,10 +5,9 @@ use std::io::{self, Read, Write};
 
 use wire::Hpa;
 
-use crate::bus::Platform;
 use crate::config_access::from_bytes;
 use crate::qtest::encoding::{base64_digits, base64_len, decode_base64, hex_byte, push_base64, push_hex};
-use crate::qtest::{BULK_LEN_BYTES_MAX, Clock, LINE_LEN_BYTES_MAX, SETTLE_LIMIT, number};
+use crate::qtest::{BULK_LEN_BYTES_MAX, LINE_LEN_BYTES_MAX, Machine, SETTLE_LIMIT, number};
 
 /// Bytes that are moved at once: a multiple of 3 for base64, of 8 for registers.
 const PART_LEN_BYTES: usize = 48 << 10;
@@ -19,8 +18,7 @@ const QUOTE_LEN_BYTES: usize = 64;
 
 /// A client, and what it has not been sent yet.
 pub(super) struct Session<'a, S> {
-    platform: &'a Platform,
-    clock: &'a dyn Clock,
+    machine: &'a dyn Machine,
     stream: S,
     replies: Vec<u8>,
     part: Vec<u8>,
@@ -106,8 +104,8 @@ impl<'w> Words<'w> {
 }
 
 impl<'a, S: Read + Write> Session<'a, S> {
-    pub(super) fn new(platform: &'a Platform, clock: &'a dyn Clock, stream: S) -> Self {
-        Self { platform, clock, stream, replies: Vec::new(), part: Vec::new() }
+    pub(super) fn new(machine: &'a dyn Machine, stream: S) -> Self {
+        Self { machine, stream, replies: Vec::new(), part: Vec::new() }
     }
 
     pub(super) fn stream(&mut self) -> &mut S {
@@ -169,7 +167,7 @@ impl<'a, S: Read + Write> Session<'a, S> {
         match reply {
             Reply::Written => {
                 // What the write started is over before the driver goes on.
-                self.platform.settle(SETTLE_LIMIT);
+                self.machine.platform().settle(SETTLE_LIMIT);
                 writeln!(self.replies, "OK")
             }
             Reply::Number { value, digits } => writeln!(self.replies, "OK 0x{value:0digits$x}"),
@@ -182,24 +180,24 @@ impl<'a, S: Read + Write> Session<'a, S> {
     fn read_register<'w>(&self, width: usize, mut words: Words<'w>) -> Done<'w> {
         let at = words.address()?;
         let mut bytes = [0; 8];
-        self.platform.read(at, &mut bytes[..width]);
+        self.machine.platform().read(at, &mut bytes[..width]);
         Ok(Reply::Number { value: u64::from_le_bytes(bytes), digits: 16 })
     }
 
     fn write_register<'w>(&self, width: usize, mut words: Words<'w>) -> Done<'w> {
         let (at, value) = (words.address()?, words.number()?);
-        self.platform.write(at, &value.to_le_bytes()[..width]);
+        self.machine.platform().write(at, &value.to_le_bytes()[..width]);
         Ok(Reply::Written)
     }
 
     fn port_in<'w>(&self, width: u8, mut words: Words<'w>) -> Done<'w> {
         let port = words.port()?;
-        Ok(Reply::Number { value: self.platform.port_read(port, width).into(), digits: 4 })
+        Ok(Reply::Number { value: self.machine.platform().port_read(port, width).into(), digits: 4 })
     }
 
     fn port_out<'w>(&self, width: u8, mut words: Words<'w>) -> Done<'w> {
         let (port, value) = (words.port()?, words.number()?);
-        self.platform.port_write(port, width, from_bytes(&value.to_le_bytes()[..width.into()]));
+        self.machine.platform().port_write(port, width, from_bytes(&value.to_le_bytes()[..width.into()]));
         Ok(Reply::Written)
     }
 
@@ -227,7 +225,7 @@ impl<'a, S: Read + Write> Session<'a, S> {
             self.part.clear();
             decode_base64(part, &mut self.part);
             self.part.truncate(left);
-            self.platform.write_bulk(here, &self.part);
+            self.machine.platform().write_bulk(here, &self.part);
             left -= self.part.len();
             at = here.checked_add(self.part.len() as u64);
         }
@@ -249,7 +247,7 @@ impl<'a, S: Read + Write> Session<'a, S> {
             if self.part.is_empty() {
                 return;
             }
-            self.platform.write_bulk(here, &self.part);
+            self.machine.platform().write_bulk(here, &self.part);
             at = here.checked_add(self.part.len() as u64);
         }
     }
@@ -262,14 +260,14 @@ impl<'a, S: Read + Write> Session<'a, S> {
         let by_ns = words.signed()?;
         let forward = u64::try_from(by_ns).ok().filter(|by_ns| *by_ns > 0);
         Ok(match forward {
-            Some(by_ns) => Reply::Time { is_ok: true, ns: self.clock.step(by_ns) },
+            Some(by_ns) => Reply::Time { is_ok: true, ns: self.machine.step_clock(by_ns) },
             None => Reply::Text("FAIL could not advance time"),
         })
     }
 
     fn clock_set<'w>(&self, mut words: Words<'w>) -> Done<'w> {
         let to_ns = words.signed()?;
-        let ns = self.clock.advance_to(u64::try_from(to_ns).unwrap_or(0));
+        let ns = self.machine.advance_clock(u64::try_from(to_ns).unwrap_or(0));
         Ok(Reply::Time { is_ok: u64::try_from(to_ns) == Ok(ns), ns })
     }
 
@@ -285,7 +283,7 @@ impl<'a, S: Read + Write> Session<'a, S> {
             self.part.resize(len as usize, 0xff);
             // Behind the end of the address space there is nothing.
             if let Some(here) = at.checked_add(done) {
-                self.platform.read(here, &mut self.part);
+                self.machine.platform().read(here, &mut self.part);
             }
             match encoding {
                 Encoding::Hex => push_hex(&self.part, &mut self.replies),

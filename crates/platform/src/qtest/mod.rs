@@ -18,6 +18,7 @@
 //! loading modules.
 
 use std::io::{self, Read, Write};
+use std::ops::Deref;
 use std::time::Duration;
 
 use crate::bus::Platform;
@@ -40,18 +41,22 @@ pub const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 /// The input buffer's length when no long line is under way.
 const INPUT_LEN_BYTES: usize = 64 << 10;
 
-/// The machine's clock, as a driver moves it. It runs by itself until the first call of either; from then on it
-/// stands still but for these calls.
-pub trait Clock: Send + Sync {
-    /// Moves it forward by so many nanoseconds, and returns what it shows.
-    fn step(&self, by_ns: u64) -> u64;
-    /// Moves it forward to `to_ns`, and returns what it shows: more, if it was past that already.
-    fn advance_to(&self, to_ns: u64) -> u64;
+/// The machine as a driver reaches it.
+pub trait Machine: Send + Sync {
+    /// Its platform, for one access, over which nobody puts another in its place. It may wait until an access is possible.
+    fn platform(&self) -> Box<dyn Deref<Target = Platform> + '_>;
+
+    /// Moves the clock forward by so many nanoseconds, and returns what it shows. It runs by itself until the first call of this
+    /// or of [`Machine::advance_clock`]; from then on it stands still but for these calls.
+    fn step_clock(&self, by_ns: u64) -> u64;
+
+    /// Moves the clock forward to `to_ns`, and returns what it shows: more, if it was past that already.
+    fn advance_clock(&self, to_ns: u64) -> u64;
 }
 
 /// Serves one client until it leaves.
-pub fn serve<S: Read + Write>(platform: &Platform, clock: &dyn Clock, stream: S) -> io::Result<()> {
-    let mut session = Session::new(platform, clock, stream);
+pub fn serve<S: Read + Write>(machine: &dyn Machine, stream: S) -> io::Result<()> {
+    let mut session = Session::new(machine, stream);
     let mut input = Input::default();
     while input.fill(session.stream())? != 0 {
         while let Some(line) = input.next_line() {

@@ -1,10 +1,11 @@
 //! The qtest protocol, from bytes to bytes.
 
 use std::io::{self, Read, Write};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use platform::qtest::{BULK_LEN_BYTES_MAX, Clock, serve};
+use platform::qtest::{BULK_LEN_BYTES_MAX, Machine, serve};
 use platform::{Platform, ROOT_PORT_BUS};
 use proptest::prelude::*;
 use wire::{Opcode, ReturnCode};
@@ -12,17 +13,23 @@ use wire::{Opcode, ReturnCode};
 use crate::bus::{GIB, enumerate, platform};
 use crate::rig::{Rig, Told};
 
-/// A clock that stands at what it was moved to.
-#[derive(Default)]
-struct StoppedClock(AtomicU64);
+/// A machine whose clock stands at what it was moved to.
+struct Stopped<'a> {
+    platform: &'a Platform,
+    clock_ns: AtomicU64,
+}
 
-impl Clock for StoppedClock {
-    fn step(&self, by_ns: u64) -> u64 {
-        self.0.fetch_add(by_ns, Ordering::Relaxed) + by_ns
+impl Machine for Stopped<'_> {
+    fn platform(&self) -> Box<dyn Deref<Target = Platform> + '_> {
+        Box::new(self.platform)
     }
 
-    fn advance_to(&self, to_ns: u64) -> u64 {
-        self.0.fetch_max(to_ns, Ordering::Relaxed).max(to_ns)
+    fn step_clock(&self, by_ns: u64) -> u64 {
+        self.clock_ns.fetch_add(by_ns, Ordering::Relaxed) + by_ns
+    }
+
+    fn advance_clock(&self, to_ns: u64) -> u64 {
+        self.clock_ns.fetch_max(to_ns, Ordering::Relaxed).max(to_ns)
     }
 }
 
@@ -57,7 +64,7 @@ impl Client<'_> {
     /// The replies to what is sent in pieces of a length.
     fn replies(platform: &Platform, sent: &[u8], piece: usize) -> Vec<u8> {
         let mut client = Client { sent, piece, replies: Vec::new() };
-        serve(platform, &StoppedClock::default(), &mut client).unwrap();
+        serve(&Stopped { platform, clock_ns: AtomicU64::new(0) }, &mut client).unwrap();
         client.replies
     }
 }

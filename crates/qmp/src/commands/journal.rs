@@ -58,7 +58,11 @@ pub(super) async fn inspect(vm: &Vm, given: &Arguments) -> Result<Value, QmpErro
 }
 
 pub(super) async fn tail(vm: &Vm, given: &Arguments) -> Result<Value, QmpError> {
-    let last = vm.write_journal_tail(required_text(given, "filename")?.into()).await?;
+    let path = required_text(given, "filename")?;
+    if path.is_empty() {
+        return Err(QmpError::generic("Parameter 'filename' is empty: name a file that is not there yet"));
+    }
+    let last = vm.write_journal_tail(path.into()).await?;
     Ok(json!({"last": last.0}))
 }
 

@@ -1,7 +1,10 @@
 //! Commands that concern the VM as a whole.
 
+use std::sync::Arc;
+
 use actors::{RunState, Vm};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::nothing;
 use crate::error::QmpError;
@@ -104,12 +107,37 @@ pub(super) fn query_status(vm: &Vm) -> Value {
     }
 }
 
-pub(super) fn set_run_state(vm: &Vm, to: RunState, events: &EventSender) -> Result<Value, QmpError> {
-    if vm.run_state() != to {
-        vm.set_run_state(to)?;
-        events.send(if to == RunState::Paused { STOPPED.name } else { RESUMED.name }, Value::Null);
+/// Who changes the run state or tells of it has the lock meanwhile, so that the last event says how it is.
+#[derive(Clone, Default)]
+pub(super) struct RunStates(Arc<Mutex<()>>);
+
+impl RunStates {
+    /// `stop` and `cont`.
+    pub(super) async fn set(&self, vm: &Vm, to: RunState, events: &EventSender) -> Result<Value, QmpError> {
+        let _telling = self.0.lock().await;
+        if vm.set_run_state(to).await? != to {
+            events.send(if to == RunState::Paused { STOPPED.name } else { RESUMED.name }, Value::Null);
+        }
+        Ok(nothing())
     }
-    Ok(nothing())
+
+    /// Tells of a VM that is about to stand still for another reason, and returns what it did.
+    pub(super) async fn tell_stopped(&self, vm: &Vm, events: &EventSender) -> RunState {
+        let _telling = self.0.lock().await;
+        let before = vm.run_state();
+        if before == RunState::Running {
+            events.send(STOPPED.name, Value::Null);
+        }
+        before
+    }
+
+    /// Tells of such a VM that runs again, unless it was stopped meanwhile.
+    pub(super) async fn tell_resumed(&self, vm: &Vm, events: &EventSender) {
+        let _telling = self.0.lock().await;
+        if vm.run_state() == RunState::Running {
+            events.send(RESUMED.name, Value::Null);
+        }
+    }
 }
 
 pub(super) async fn system_reset(vm: &Vm, events: &EventSender) -> Result<Value, QmpError> {

@@ -9,6 +9,9 @@
 //!  devices        device_add, device_del          devices that come and go
 //!  capacity       cxl-… , query-cxl-…             dynamic capacity
 //!  journal        x-inspect, x-journal-tail       the state by path, and the newest records
+//!  hand_over      x-hand-over                    the VM goes to another process
+//!  snapshots      snapshot-save … x-pulse         what the VM was, to go back to
+//!  jobs           query-jobs … job-dismiss        what goes on after it was answered
 //!  notices        CXL_DYNAMIC_CAPACITY_…          what is told without being asked
 //! ```
 //!
@@ -18,14 +21,17 @@
 mod arguments;
 mod capacity;
 mod devices;
+mod hand_over;
 mod identity;
 mod introspection;
+mod jobs;
 mod journal;
 mod machine;
 mod monitor;
 mod notices;
 mod objects;
 mod path;
+mod snapshots;
 mod window_info;
 
 use actors::{RequestError, Vm};
@@ -33,9 +39,12 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use self::arguments::Arguments;
+use self::machine::RunStates;
+use self::snapshots::Snapshots;
 use crate::error::QmpError;
 use crate::events::EventSender;
 use crate::introspect::introspect;
+use crate::jobs::Jobs;
 use crate::schema::{CommandSchema, EventSchema, QMP_CAPABILITIES};
 use crate::service::Service;
 
@@ -47,6 +56,8 @@ pub use objects::OBJECT_MEMBERS;
 pub struct VmService {
     vm: Vm,
     quit: Notify,
+    jobs: Jobs,
+    run_states: RunStates,
 }
 
 /// Every command, in the order in which `query-commands` and the documentation list them.
@@ -80,6 +91,15 @@ pub static COMMANDS: &[CommandSchema] = &[
     capacity::QUERY,
     journal::INSPECT,
     journal::TAIL,
+    hand_over::HAND_OVER,
+    snapshots::SNAPSHOT_SAVE,
+    snapshots::SNAPSHOT_LOAD,
+    snapshots::SNAPSHOT_DELETE,
+    snapshots::QUERY_SNAPSHOTS,
+    snapshots::PULSE,
+    jobs::QUERY_JOBS,
+    jobs::JOB_CANCEL,
+    jobs::JOB_DISMISS,
 ];
 
 /// Every event that is sent.
@@ -95,12 +115,13 @@ pub static EVENTS: &[EventSchema] = &[
     notices::RELEASE_REQUESTED,
     notices::RELEASED,
     notices::PREALLOC,
+    jobs::JOB_STATUS_CHANGE,
 ];
 
 impl VmService {
     /// The commands of `vm`.
     pub fn new(vm: Vm) -> Self {
-        Self { vm, quit: Notify::new() }
+        Self { vm, quit: Notify::new(), jobs: Jobs::default(), run_states: RunStates::default() }
     }
 
     /// Returns when a client has asked to quit. Its answer is on its way.
@@ -134,15 +155,15 @@ impl Service for VmService {
             "query-uuid" => Ok(identity::query_uuid()),
             "query-target" => Ok(identity::query_target()),
             "query-cpus-fast" => Ok(identity::query_cpus_fast()),
-            "stop" => machine::set_run_state(vm, actors::RunState::Paused, events),
-            "cont" => machine::set_run_state(vm, actors::RunState::Running, events),
+            "stop" => self.run_states.set(vm, actors::RunState::Paused, events).await,
+            "cont" => self.run_states.set(vm, actors::RunState::Running, events).await,
             "system_reset" => machine::system_reset(vm, events).await,
             "quit" => {
                 machine::tell_shutdown(events);
                 self.quit.notify_one();
                 Ok(nothing())
             }
-            "human-monitor-command" => monitor::execute(vm, given).await,
+            "human-monitor-command" => monitor::execute(vm, &self.snapshots(events), given).await,
             "object-add" => objects::object_add(vm, given).await,
             "object-del" => objects::object_del(vm, given).await,
             "qom-list" => objects::qom_list(vm, given).await,
@@ -153,13 +174,43 @@ impl Service for VmService {
             "device_del" => devices::device_del(vm, given, events).await,
             "query-memdev" => objects::query_memdev(vm).await,
             "x-inspect" => journal::inspect(vm, given).await,
+            "x-hand-over" => hand_over::hand_over(vm, given).await,
             "x-journal-tail" => journal::tail(vm, given).await,
-            _ => self.on_a_device(command, given).await,
+            _ => self.on_snapshots(command, given, events).await,
         }
     }
 }
 
 impl VmService {
+    fn snapshots(&self, events: &EventSender) -> Snapshots {
+        Snapshots {
+            vm: self.vm.clone(),
+            jobs: self.jobs.clone(),
+            run_states: self.run_states.clone(),
+            events: events.clone(),
+        }
+    }
+
+    /// A command of snapshots and of the jobs that make them.
+    async fn on_snapshots(
+        &self,
+        command: &CommandSchema,
+        given: &Arguments,
+        events: &EventSender,
+    ) -> Result<Value, QmpError> {
+        match command.name {
+            "snapshot-save" => self.snapshots(events).begin_save(given),
+            "snapshot-load" => self.snapshots(events).begin_load(given),
+            "snapshot-delete" => self.snapshots(events).begin_delete(given),
+            "query-snapshots" => snapshots::query(&self.vm).await,
+            "x-pulse" => self.snapshots(events).pulse().await,
+            "query-jobs" => Ok(jobs::query(&self.jobs)),
+            "job-cancel" => jobs::cancel(&self.jobs, given),
+            "job-dismiss" => jobs::dismiss(&self.jobs, given, events),
+            _ => self.on_a_device(command, given).await,
+        }
+    }
+
     /// A command that names a device by its path. The device stays until it is answered: the next in its port would get
     /// what was meant for it.
     async fn on_a_device(&self, command: &CommandSchema, given: &Arguments) -> Result<Value, QmpError> {

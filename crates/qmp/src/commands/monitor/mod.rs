@@ -2,20 +2,23 @@
 //!
 //! ```text
 //! "info mtree -f" ──words──▶ command, topic, options ──▶ one file a topic ──▶ lines, each ended by CR LF as QEMU ends them
+//! "savevm monday" ─────────▶ command, name ───────────▶ what the request does, at once and not by a job
 //! ```
 //!
 //! Who misspells a command is told so in the text, as by QEMU: the answer is a success. Deliberately absent: commands that change
-//! anything; requests do that, and say what went wrong.
+//! anything but `savevm`, `loadvm` and `delvm`, which scripts know; requests do that, and say what went wrong.
 
 mod cxl;
 mod memdev;
 mod mtree;
+mod snapshots;
 
 use actors::{RunState, Vm};
 use serde_json::Value;
 
 use super::arguments::{Arguments, number, required_text};
 use super::machine;
+use super::snapshots::Snapshots;
 use crate::error::QmpError;
 use crate::schema::{CommandSchema, Kind, optional, required};
 
@@ -50,21 +53,34 @@ static TOPICS: &[Topic] = &[
         options: "[-f]",
         help: "show the guest-physical address map (-f: what answers at each address)",
     },
+    Topic { name: "snapshots", options: "", help: "show the snapshots" },
     Topic { name: "status", options: "", help: "show whether the VM runs" },
     Topic { name: "version", options: "", help: "show the version of the program" },
 ];
 
-pub(super) async fn execute(vm: &Vm, arguments: &Arguments) -> Result<Value, QmpError> {
+/// A command on the snapshot that it names.
+struct Deed {
+    name: &'static str,
+    help: &'static str,
+}
+
+static DEEDS: &[Deed] = &[
+    Deed { name: "savevm", help: "save a snapshot of the VM, on the newest of this run" },
+    Deed { name: "loadvm", help: "make the VM what it was in a snapshot" },
+    Deed { name: "delvm", help: "delete a snapshot" },
+];
+
+pub(super) async fn execute(vm: &Vm, snapshots: &Snapshots, arguments: &Arguments) -> Result<Value, QmpError> {
     if number(arguments, "cpu-index") != 0 || arguments.get("cpu-index").is_some_and(|index| !index.is_u64()) {
         return Err(QmpError::generic(
             "Parameter 'cpu-index' expects a CPU number: there are no vCPUs, give 0 or nothing",
         ));
     }
-    let text = answer(vm, required_text(arguments, "command-line")?).await?;
+    let text = answer(vm, snapshots, required_text(arguments, "command-line")?).await?;
     Ok(text.replace('\n', "\r\n").into())
 }
 
-async fn answer(vm: &Vm, line: &str) -> Result<String, QmpError> {
+async fn answer(vm: &Vm, snapshots: &Snapshots, line: &str) -> Result<String, QmpError> {
     let words: Vec<_> = line.split_whitespace().collect();
     Ok(match words[..] {
         [] => String::new(),
@@ -73,14 +89,31 @@ async fn answer(vm: &Vm, line: &str) -> Result<String, QmpError> {
         ["help" | "?", "help" | "?"] => HELP_HELP.to_owned(),
         ["help" | "?", ref other @ ..] => unknown(&other.join(" ")),
         ["info", topic, ref options @ ..] => info(vm, topic, options).await?,
+        [deed, ref names @ ..] if DEEDS.iter().any(|known| known.name == deed) => done(snapshots, deed, names).await,
         [other, ..] => unknown(other),
     })
+}
+
+/// Nothing, or why nothing came of it.
+async fn done(snapshots: &Snapshots, deed: &str, names: &[&str]) -> String {
+    let [name] = names else {
+        let trouble = if names.is_empty() { "string expected" } else { "extraneous characters at the end of line" };
+        return format!("{deed}: {trouble}\nTry \"help\" for more information\n");
+    };
+    let done = match deed {
+        "savevm" => snapshots.save_now(name).await,
+        "loadvm" => snapshots.load_now(name).await,
+        _ => snapshots.delete_now(name).await,
+    };
+    done.map_or_else(|error| format!("Error: {}\n", error.description), |()| String::new())
 }
 
 const HELP_HELP: &str = "help|? [command] -- show the help\n";
 
 fn help() -> String {
-    format!("{HELP_HELP}info [topic] -- show the state of the VM; `info` alone lists the topics\n")
+    let info = "info [topic] -- show the state of the VM; `info` alone lists the topics\n".to_owned();
+    let deeds = DEEDS.iter().map(|deed| format!("{} name -- {}\n", deed.name, deed.help));
+    [HELP_HELP.to_owned(), info].into_iter().chain(deeds).collect()
 }
 
 fn info_help() -> String {
@@ -112,6 +145,7 @@ async fn info(vm: &Vm, topic: &str, options: &[&str]) -> Result<String, QmpError
         "memdev" => memdev::text(vm).await,
         "mtree" if is_flat => mtree::flat_text(vm).await,
         "mtree" => mtree::text(vm).await,
+        "snapshots" => snapshots::text(vm).await,
         "status" => Ok(status(vm.run_state())),
         "version" => Ok(version(&machine::version())),
         unbuilt => Err(QmpError::generic(format!("info {unbuilt} is listed and not built: this is a bug"))),
@@ -143,9 +177,13 @@ mod tests {
         expect![[r#"
             help|? [command] -- show the help
             info [topic] -- show the state of the VM; `info` alone lists the topics
+            savevm name -- save a snapshot of the VM, on the newest of this run
+            loadvm name -- make the VM what it was in a snapshot
+            delvm name -- delete a snapshot
             info cxl -- show every device: regions, offers, extents, counters, decoders, event log
             info memdev -- show the host memory backends
             info mtree [-f] -- show the guest-physical address map (-f: what answers at each address)
+            info snapshots -- show the snapshots
             info status -- show whether the VM runs
             info version -- show the version of the program
         "#]]

@@ -1,0 +1,331 @@
+//! Handing over: a running VM goes to another process on this host, which goes on with its guest.
+//!
+//! ```text
+//!  offered  memories by their files; those without one are copied into a file made for it while the guest runs
+//!  quiet    the rest of the copies, then the state ─▶ given: this process never acts again
+//!                                                 └─▶ kept: the guest goes on here
+//! ```
+//!
+//! Deliberately absent: who owns the VM when one of them falls silent, which the protocol settles.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use device::backends::{BackendKind, Seal, Sharing};
+use handover::{GivenAway, Giver, HandoverError, Offer, Outcome, Prepared, State, Transfer};
+use memory::{HostMemory, HostMemorySpec, MissingFile, Slots, Surroundings};
+use thiserror::Error;
+use tokio::task::spawn_blocking;
+
+use crate::captured::{Captured, Part};
+use crate::fatal::{Fatal, Stopped};
+use crate::ownership::Note;
+use crate::quiet::{Quiet, QuietError};
+use crate::restore::{backend_id, ram_id};
+use crate::snapshot_error::SnapshotError;
+use crate::start::JournalPlace;
+use crate::vm::{RunState, Vm};
+
+/// How long the other process may take to say who it is, and to prepare itself.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the guest stands still for a hand-over of which nothing comes.
+const STATE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the other process is told that all is let go of.
+const GO_TIMEOUT: Duration = Duration::from_secs(5);
+/// So much is copied in the pause rather than before it.
+const LITTLE_BYTES: u64 = 512 << 10;
+const ROUNDS_MAX: u32 = 8;
+const COPY_LEN_BYTES: usize = 1 << 20;
+
+/// Why a VM is not handed over. It goes on here.
+#[derive(Debug, Error)]
+pub enum HandOverError {
+    /// The other process.
+    #[error(transparent)]
+    Protocol(#[from] HandoverError),
+    /// The VM cannot be captured.
+    #[error(transparent)]
+    Capture(#[from] SnapshotError),
+    /// The VM does not become quiet.
+    #[error(transparent)]
+    Quiet(#[from] QuietError),
+    /// A memory cannot be given.
+    #[error("the memory '{id}' cannot be given: {reason}")]
+    Memory {
+        /// Which.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// The note in the journal's directory of what goes on.
+    #[error("the note in the journal's directory: {0}")]
+    Note(#[from] io::Error),
+    /// A memory came or went meanwhile.
+    #[error("a backend came or went while memory was copied: ask again")]
+    Moved,
+    /// There is nobody left to answer.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// A VM that another process has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandedOver {
+    /// Who has it, and which journal holds its last state.
+    pub holder: String,
+    /// Why it is not known that it runs there.
+    pub doubt: Option<String>,
+    /// How long the guest had stood still when the other process had it.
+    pub pause: Duration,
+}
+
+impl Vm {
+    /// Hands the VM to the process at the other end of a connection. This one has stopped then ([`Fatal::HandedOver`]), and has
+    /// to let go ([`Vm::let_go`]) when its sockets are closed.
+    ///
+    /// # Errors
+    ///
+    /// The VM goes on here.
+    pub async fn hand_over(&self, stream: UnixStream) -> Result<HandedOver, HandOverError> {
+        // No snapshot takes what is dirty meanwhile.
+        let mut lineage = self.shared.lineage.lock().await;
+        *lineage = crate::save::Lineage::default();
+        let (giver, moving) = self.offer(stream).await?;
+        let (giver, moving) = blocking(move || moving.follow(giver)).await?;
+
+        // A start after a crash finds out whose the VM is.
+        let note = Note::handing_over(&self.shared.options.journal, &giver.taker().journal)?;
+        let begun = Instant::now();
+        let (quiet, state) = match self.quiet().await {
+            Ok(quiet) => quiet,
+            Err(error) => {
+                note.remove()?;
+                return Err(error.into());
+            }
+        };
+        let given = match self.given_state(&quiet, state, moving).await {
+            Ok(state) => blocking(move || Ok(giver.state(&state, STATE_TIMEOUT))).await,
+            Err(error) => Err(error),
+        };
+        match given {
+            Ok(Outcome::Given(given)) => Ok(self.given(quiet, given, begun.elapsed()).await),
+            Ok(Outcome::Kept(error)) => {
+                quiet.go_on();
+                note.remove()?;
+                Err(error.into())
+            }
+            Err(error) => {
+                quiet.go_on();
+                note.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the process that has the VM that nothing of it is in use here any more.
+    pub async fn let_go(&self) {
+        let given = self.shared.given.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(given) = given {
+            // It runs whether it hears it or not.
+            spawn_blocking(move || given.go(GO_TIMEOUT).ok()).await.ok();
+        }
+    }
+
+    async fn offer(&self, stream: UnixStream) -> Result<(Giver<Prepared>, Moving), HandOverError> {
+        let (parts, options) = (self.parts(), &self.shared.options);
+        let memories = named(parts.platform().ram(), parts.memories().await?)?;
+        let slots = parts.slots.processor.kvm.as_ref().map(|kvm| Arc::clone(kvm.slots()));
+        let journal = match &options.journal {
+            JournalPlace::Directory(dir) => Some(dir.display().to_string()),
+            JournalPlace::None => None,
+        };
+        let (build, last) = (options.build.clone(), parts.journal.durable());
+        let about = vec![("accel".to_owned(), options.accel.to_string())];
+        blocking(move || {
+            let giver = Giver::hello(stream, PREPARE_TIMEOUT)?;
+            let moving = match Moving::begin(memories, slots) {
+                Ok(moving) => moving,
+                Err(error) => {
+                    giver.refuse(&error.to_string());
+                    return Err(error);
+                }
+            };
+            let memories = moving.offered()?;
+            let giver = giver.offer(&Offer { build, about, journal, last, memories }, PREPARE_TIMEOUT)?;
+            Ok((giver, moving))
+        })
+        .await
+    }
+
+    async fn given_state(
+        &self,
+        quiet: &Quiet<'_>,
+        state: device::vm::Vm,
+        moving: Moving,
+    ) -> Result<State, HandOverError> {
+        let memories = named(quiet.parts.platform().ram(), quiet.memories().await?)?;
+        blocking(move || moving.rest(&memories)).await?;
+        let captured = Captured::of(quiet, state)?;
+        let of_part = |Part { name, version, bytes }| handover::Part { name, version: version.into(), bytes };
+        let run = match quiet.was {
+            RunState::Running => handover::RunState::Running,
+            RunState::Paused => handover::RunState::Paused,
+        };
+        let (last, clock) = (captured.keyframe.seq, captured.keyframe.time);
+        Ok(State { parts: captured.to_parts().into_iter().map(of_part).collect(), last, clock, run })
+    }
+
+    /// The VM is another's: all that acts here ends.
+    async fn given(&self, quiet: Quiet<'_>, given: GivenAway, pause: Duration) -> HandedOver {
+        quiet.end_life().await;
+        quiet.parts.close_journal().await;
+        let (holder, doubt) = (given.holder(), given.doubt().map(ToString::to_string));
+        *self.shared.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(given);
+        self.shared.fatal.send_replace(Some(Fatal::HandedOver { holder: holder.clone(), doubt: doubt.clone() }));
+        HandedOver { holder, doubt, pause }
+    }
+}
+
+/// Memories on their way to another process.
+struct Moving {
+    memories: BTreeMap<String, Copy>,
+    slots: Option<Arc<Slots>>,
+}
+
+struct Copy {
+    memory: Arc<HostMemory>,
+    /// The file that it is copied into; `None` where it is one itself.
+    copy: Option<HostMemory>,
+}
+
+impl Moving {
+    fn begin(memories: BTreeMap<String, Arc<HostMemory>>, slots: Option<Arc<Slots>>) -> Result<Self, HandOverError> {
+        let mut moving = BTreeMap::new();
+        for (id, memory) in memories {
+            let failed = |reason: String| HandOverError::Memory { id: id.clone(), reason };
+            let is_file = memory.share().map_err(|error| failed(error.to_string()))?.is_some();
+            let copy = (!is_file).then(|| file_for(memory.len_bytes()).map_err(failed)).transpose()?;
+            if copy.is_some() {
+                memory.track();
+            }
+            moving.insert(id.clone(), Copy { memory, copy });
+        }
+        let moving = Self { memories: moving, slots };
+        // A slot without a log counts as written whenever it is asked: slower, never wrong.
+        if let Some(slots) = &moving.slots
+            && let Err(error) = slots.track()
+        {
+            tracing::warn!("what the guest writes is not known page by page: {error}");
+        }
+        moving.collect();
+        for (id, Copy { memory, copy }) in &moving.memories {
+            let Some(copy) = copy else { continue };
+            drop(memory.take_dirty());
+            let failed = |reason: String| HandOverError::Memory { id: id.clone(), reason };
+            let ranges = memory.data_ranges().map_err(|error| failed(error.to_string()))?;
+            copy_ranges(memory, copy, &ranges).map_err(failed)?;
+        }
+        Ok(moving)
+    }
+
+    /// What the other process gets of them.
+    fn offered(&self) -> Result<Vec<handover::Memory>, HandOverError> {
+        let offered = |(id, Copy { memory, copy }): (&String, &Copy)| {
+            let failed = |reason: String| HandOverError::Memory { id: id.clone(), reason };
+            let (file, transfer) = match copy {
+                Some(copy) => (copy, Transfer::Copied),
+                None => (&**memory, Transfer::Shared),
+            };
+            let fd = file.share().map_err(|error| failed(error.to_string()))?;
+            let fd = fd.ok_or_else(|| failed("it is no file any more".into()))?;
+            Ok(handover::Memory { id: id.clone(), len_bytes: memory.len_bytes(), transfer, fd })
+        };
+        self.memories.iter().map(offered).collect()
+    }
+
+    /// Copies what becomes dirty, until it is little.
+    fn follow(self, giver: Giver<Prepared>) -> Result<(Giver<Prepared>, Self), HandOverError> {
+        let mut before = u64::MAX;
+        for _ in 0..ROUNDS_MAX {
+            giver.check()?;
+            let dirty_bytes = self.copy_dirty()?;
+            if dirty_bytes <= LITTLE_BYTES || dirty_bytes >= before {
+                break;
+            }
+            before = dirty_bytes;
+        }
+        Ok((giver, self))
+    }
+
+    /// In the pause.
+    fn rest(self, now: &BTreeMap<String, Arc<HostMemory>>) -> Result<(), HandOverError> {
+        let is_same = |(id, copy): (&String, &Copy)| now.get(id).is_some_and(|now| Arc::ptr_eq(now, &copy.memory));
+        if now.len() != self.memories.len() || !self.memories.iter().all(is_same) {
+            return Err(HandOverError::Moved);
+        }
+        self.copy_dirty().map(drop)
+    }
+
+    fn collect(&self) {
+        if let Some(slots) = &self.slots
+            && let Err(error) = slots.collect_dirty()
+        {
+            tracing::warn!("what the guest has written is not known page by page: {error}");
+        }
+    }
+
+    fn copy_dirty(&self) -> Result<u64, HandOverError> {
+        self.collect();
+        let mut dirty_bytes = 0;
+        for (id, Copy { memory, copy }) in &self.memories {
+            let Some(copy) = copy else { continue };
+            let dirty = memory.take_dirty();
+            dirty_bytes += dirty.iter().map(|Range { start, end }| end - start).sum::<u64>();
+            copy_ranges(memory, copy, &dirty).map_err(|reason| HandOverError::Memory { id: id.clone(), reason })?;
+        }
+        Ok(dirty_bytes)
+    }
+}
+
+/// A file of zeros that another process can map.
+fn file_for(size_bytes: u64) -> Result<HostMemory, String> {
+    let spec = HostMemorySpec {
+        kind: BackendKind::Memfd { seal: Seal::Unsealed, huge_pages: None },
+        sharing: Sharing::Shared,
+        ..HostMemorySpec::anonymous(size_bytes)
+    };
+    let surroundings = Surroundings { backend_dir: None, missing: MissingFile::Refuse, progress: &|_, _| () };
+    HostMemory::create(&spec, surroundings).map_err(|error| error.to_string())
+}
+
+fn copy_ranges(from: &HostMemory, to: &HostMemory, ranges: &[Range<u64>]) -> Result<(), String> {
+    let mut buffer = vec![0; COPY_LEN_BYTES];
+    for range in ranges {
+        for at in range.clone().step_by(COPY_LEN_BYTES) {
+            let piece = &mut buffer[..COPY_LEN_BYTES.min((range.end - at) as usize)];
+            from.read(at, piece).map_err(|error| error.to_string())?;
+            to.write(at, piece).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Memories by what they are called on the way, which is what snapshots call them.
+fn named(
+    ram: &Arc<HostMemory>,
+    backends: BTreeMap<String, Arc<HostMemory>>,
+) -> Result<BTreeMap<String, Arc<HostMemory>>, SnapshotError> {
+    let backends = backends.into_iter().map(|(id, memory)| Ok((backend_id(&id)?.to_string(), memory)));
+    std::iter::once(Ok((ram_id()?.to_string(), Arc::clone(ram)))).chain(backends).collect()
+}
+
+/// Does what blocks on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, HandOverError> + Send + 'static,
+) -> Result<T, HandOverError> {
+    spawn_blocking(work).await.map_err(|_| Stopped)?
+}

@@ -1,0 +1,191 @@
+//! Taking over: a VM that runs in another process on this host goes on in this one.
+//!
+//! ```text
+//!  prepared   an empty store, before the other's guest stands still
+//!  state      memories mapped from their files, the journal begun behind the state, actors, processors
+//!  taken      it is this process's: the guest runs, and the other one never acts again
+//!  not ours   the other has it back: what was begun here is forgotten
+//! ```
+//!
+//! Deliberately absent: the other side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{self, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use device::backends::{self, BackendSpec, Sharing, Survival};
+use handover::{Hello, Memory, Offer, Owner, State, Stated, Taker};
+use journal::record::{Origin, Parent};
+use memory::HostMemory;
+use tokio::task::spawn_blocking;
+
+use crate::birth::{self, Birth};
+use crate::captured::{Captured, Part};
+use crate::fatal::{Raised, Stopped};
+use crate::host_memory::host_spec;
+use crate::open::{self, Opened, Prepared};
+use crate::ownership::Note;
+use crate::parts::Parts;
+use crate::restore::{backend_id, ram_id, ram_spec};
+use crate::resume::{check_named, check_vm};
+use crate::snapshot_error::SnapshotError;
+use crate::start::{GuestReturn, JournalPlace, Restored, StartError, StartOptions, Started, settle};
+use crate::vm::{RunState, Vm};
+
+/// How long the other process may take to say what it has.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to copy memory, and to stand still.
+const STATE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Takes the VM of the process at the other end of a connection, whose guest goes on with what runs it there. It runs when this returns; the other process holds its
+/// sockets until [`Owner::wait_for_go`].
+///
+/// # Errors
+///
+/// The other process goes on with the VM, and nothing of it is here.
+pub async fn take_over(mut options: StartOptions, stream: UnixStream) -> Result<(Vm, Started, Owner), StartError> {
+    let prepared = open::prepare(&options)?;
+    let journal = options.journal.clone();
+    let noted = |source| StartError::Note { dir: directory(&journal), source };
+    let unowned = Note::unowned(&journal).map_err(noted)?;
+    let taken = take(&mut options, prepared, stream).await;
+    if taken.is_err() {
+        forget(&options.journal);
+    }
+    let Taken { parts, raised, run, restored, last, owner } = taken?;
+    let vm = Vm::new(parts, options, raised);
+    if run == handover::RunState::Running {
+        vm.set_run_state(RunState::Running).await?;
+    }
+    unowned.remove().map_err(noted)?;
+    // Behind the first step of the guest, so that it does not stand still for a disk.
+    let survivals = vm.backends(|state| state.iter().map(|(id, _)| (id.to_owned(), Survival::Kept)).collect()).await?;
+    let survivals: Vec<_> = survivals;
+    let build = vm.shared.options.build.clone();
+    let input = backends::Input::RunStart { build, survivals: survivals.clone() };
+    let run = settle(&vm, Origin::Supervisor, input).await?;
+    Ok((vm, Started { records: last, run, survivals, torn_from: None, restored: Some(restored) }, owner))
+}
+
+/// A VM that is this process's and does not run yet.
+struct Taken {
+    parts: Parts,
+    raised: Raised,
+    run: handover::RunState,
+    restored: Restored,
+    last: device::Seq,
+    owner: Owner,
+}
+
+async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream) -> Result<Taken, StartError> {
+    let journal = match &options.journal {
+        JournalPlace::Directory(dir) => path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
+        JournalPlace::None => "none".into(),
+    };
+    let hello = Hello { build: options.build.clone(), pid: std::process::id(), journal };
+    let heard = spawn_blocking(move || {
+        let (taker, offer) = Taker::begin(stream, &hello, OFFER_TIMEOUT)?;
+        let peer = taker.peer().to_string();
+        taker.ready(STATE_TIMEOUT).map(|(taker, state)| (taker, state, offer, peer))
+    });
+    let (taker, state, offer, peer) = heard.await.map_err(|_| Stopped)??;
+    let raised = Raised::default();
+    let begun = begin(&mut *options, prepared, state, offer, &peer, &raised);
+    let (parts, run, restored, last) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            taker.refuse(&error.to_string());
+            return Err(error);
+        }
+    };
+    match spawn_blocking(move || Taker::<Stated>::taken(taker)).await.map_err(|_| Stopped)? {
+        Ok(owner) => Ok(Taken { parts, raised, run, restored, last, owner }),
+        Err(not_ours) => {
+            parts.fatal.life_is_over();
+            parts.stop().await;
+            parts.close_journal().await;
+            Err(StartError::NotOurs(not_ours))
+        }
+    }
+}
+
+type Begun = (Parts, handover::RunState, Restored, device::Seq);
+
+fn begin(
+    options: &mut StartOptions,
+    prepared: Prepared,
+    state: State,
+    offer: Offer,
+    peer: &str,
+    raised: &Raised,
+) -> Result<Begun, StartError> {
+    let State { parts, last, clock: _, run } = state;
+    let unknown = |name: &str, version| SnapshotError::Part {
+        name: name.into(),
+        reason: format!("there is no version {version}"),
+    };
+    let part = |handover::Part { name, version, bytes }: handover::Part| {
+        Ok(Part { version: u16::try_from(version).map_err(|_| unknown(&name, version))?, name, bytes })
+    };
+    let parts = parts.into_iter().map(part).collect::<Result<Vec<_>, SnapshotError>>()?;
+    let captured = Captured::from_parts(parts)?;
+    options.accel = captured.accel();
+    let Captured { keyframe, guest_side } = captured;
+    check_vm(options, &keyframe.vm)?;
+    check_named(&keyframe.vm, &options.objects)?;
+    let mut files: BTreeMap<_, _> = offer.memories.into_iter().map(|memory| (memory.id.clone(), memory)).collect();
+    let mut map = |id: String, spec: &BackendSpec| map(files.remove(&id), &id, spec);
+    let ram = map(ram_id()?.to_string(), &ram_spec(keyframe.vm.config.memory_bytes))?;
+    let mut memories = BTreeMap::new();
+    for (id, backend) in keyframe.vm.backends.iter() {
+        memories.insert(id.to_owned(), map(backend_id(id)?.to_string(), &backend.spec)?);
+    }
+    if let Some(id) = files.keys().next() {
+        return Err(SnapshotError::Memory { id: id.clone(), reason: "the state does not have it".into() }.into());
+    }
+    let guest = match &guest_side.machine {
+        Some(_) => GuestReturn::WithProcessors,
+        None => GuestReturn::DriverAnew,
+    };
+    let parent =
+        Parent { journal: offer.journal.unwrap_or_default(), shared: last, change: format!("taken over from {peer}") };
+    let opened = open::begin_prepared(options, raised, &keyframe, parent, prepared)?;
+    let Opened { journal, followed, outbox, state, last, torn_from: _ } = opened;
+    let guest_side = Some(guest_side);
+    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side };
+    let restored = Restored { from: format!("taken over from {peer}"), guest };
+    Ok((birth::begin(options, raised, birth)?, run, restored, last))
+}
+
+/// Memory from the file of the one that the guest saw until now.
+fn map(offered: Option<Memory>, id: &str, spec: &BackendSpec) -> Result<Arc<HostMemory>, SnapshotError> {
+    let failed = |reason: String| SnapshotError::Memory { id: id.into(), reason };
+    let Memory { len_bytes, fd, .. } = offered.ok_or_else(|| failed("it was not given".into()))?;
+    if len_bytes != spec.size_bytes {
+        return Err(failed(format!("it has {len_bytes} bytes, and the state says {}", spec.size_bytes)));
+    }
+    // What was private to the other process was copied into a file that nobody else has.
+    let spec = memory::HostMemorySpec { sharing: Sharing::Shared, ..host_spec(spec) };
+    HostMemory::from_fd(fd, &spec).map(Arc::new).map_err(|error| failed(error.to_string()))
+}
+
+fn directory(journal: &JournalPlace) -> PathBuf {
+    match journal {
+        JournalPlace::Directory(dir) => dir.clone(),
+        JournalPlace::None => PathBuf::new(),
+    }
+}
+
+/// What was begun of a journal must not be taken for one that was owned.
+fn forget(journal: &JournalPlace) {
+    if let JournalPlace::Directory(dir) = journal {
+        for half in ["sealed", "live"] {
+            fs::remove_dir_all(dir.join(half)).ok();
+        }
+        fs::remove_file(dir.join("unowned")).ok();
+        fs::remove_dir(dir).ok();
+    }
+}
