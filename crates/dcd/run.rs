@@ -21,6 +21,7 @@ use memory::BackendDir;
 use qmp::{EventSender, ListenSpec, Server, VmService};
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 use wire::Tag;
 
 use crate::accel::{AccelArgument, AccelChoice, OtherGuest};
@@ -271,11 +272,11 @@ impl Run {
         let _socket_file = qtest.map(|qtest| qtest.serve(&vm)).transpose()?;
         let accel = if self.takeover.is_some() { of_taken(&vm) } else { accel.line };
         announce(&vm, &started, &journal, &accel, &addresses)?;
-        if let Some(every) = self.pulse {
-            tokio::spawn(pulse(vm.clone(), every));
-        }
+        let pulsing = self.pulse.map(|every| tokio::spawn(pulse(vm.clone(), every)));
         manager.ready();
         let ended = wait_for_end(&vm, &service, &mut signals).await;
+        // Of a VM that ends it would say that it has.
+        pulsing.iter().for_each(JoinHandle::abort);
         manager.stopping();
         server.shutdown().await;
         if let Some(Fatal::HandedOver { .. }) = &ended {

@@ -201,7 +201,7 @@ fn the_guest_finds_a_device_that_comes_to_an_empty_vm_and_goes_on_when_it_leaves
 }
 
 /// Executes a command as a client's would be, from any thread.
-fn call(vm: &InProcess, command: &str, arguments: Value) -> Result<Value, String> {
+pub(crate) fn call(vm: &InProcess, command: &str, arguments: Value) -> Result<Value, String> {
     let schema = vm.service.commands().iter().find(|schema| schema.name == command).expect("a command");
     let Value::Object(arguments) = arguments else { panic!("an object") };
     let (service, handle) = (Arc::clone(&vm.service), vm.runtime.handle());

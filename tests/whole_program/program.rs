@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::{Deserializer, StreamDeserializer, Value, de::IoRead, json};
@@ -34,7 +34,10 @@ pub(crate) fn printed(arguments: &[&str]) -> String {
 /// A `dcd run` with a journal and a socket in one directory.
 pub(crate) struct Program {
     child: Child,
+    /// Held, so that it can say something at its end.
+    out: BufReader<ChildStdout>,
     pub(crate) dir: PathBuf,
+    journal: PathBuf,
     /// What it printed before it was ready.
     pub(crate) announced: String,
 }
@@ -47,10 +50,20 @@ impl Program {
 
     /// Starts it; what it said where it refuses.
     pub(crate) fn try_start(dir: &Path, arguments: &[&str]) -> Result<Self, String> {
-        let socket = dir.join("qmp.sock");
+        Self::try_start_on(dir, "journal", arguments)
+    }
+
+    /// The same, with a journal of this name.
+    pub(crate) fn try_start_on(dir: &Path, journal: &str, arguments: &[&str]) -> Result<Self, String> {
+        Self::begin(dir, journal, arguments).ready()
+    }
+
+    /// Starts it, and does not wait for anything.
+    pub(crate) fn begin(dir: &Path, journal: &str, arguments: &[&str]) -> Self {
+        let (socket, journal) = (dir.join("qmp.sock"), dir.join(journal));
         let mut child = dcd()
             .arg("run")
-            .args(["--journal".as_ref(), dir.join("journal").as_os_str()])
+            .args(["--journal".as_ref(), journal.as_os_str()])
             .arg("--qmp")
             .arg(format!("unix:{},server=on,wait=off", socket.display()))
             .args(arguments)
@@ -58,21 +71,33 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .expect("dcd starts");
-        let mut announced = String::new();
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout"));
-        while !announced.ends_with("ready\n") {
-            if lines.read_line(&mut announced).expect("a line") == 0 {
-                let mut said = announced;
-                child.stderr.take().expect("stderr").read_to_string(&mut said).expect("stderr");
-                assert!(!child.wait().expect("an end").success(), "it ended without being ready: {said}");
+        let out = BufReader::new(child.stdout.take().expect("stdout"));
+        Self { child, out, dir: dir.to_owned(), journal, announced: String::new() }
+    }
+
+    /// Waits until it is ready; what it said where it ends instead.
+    pub(crate) fn ready(mut self) -> Result<Self, String> {
+        while !self.announced.ends_with("ready\n") {
+            if self.out.read_line(&mut self.announced).expect("a line") == 0 {
+                let mut said = std::mem::take(&mut self.announced);
+                self.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("stderr");
+                assert!(!self.child.wait().expect("an end").success(), "it ended without being ready: {said}");
                 return Err(said);
             }
         }
-        Ok(Self { child, dir: dir.to_owned(), announced })
+        Ok(self)
     }
 
     pub(crate) fn client(&self) -> Client {
         Client::connect(&self.dir.join("qmp.sock"))
+    }
+
+    /// Waits for an end by itself: whether it was a clean one, and all that it said since it was ready.
+    pub(crate) fn end(mut self) -> (bool, String) {
+        let mut said = String::new();
+        self.out.read_to_string(&mut said).expect("stdout");
+        self.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("stderr");
+        (self.child.wait().expect("an end").success(), said)
     }
 
     /// kill -9
@@ -86,6 +111,16 @@ impl Program {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
         self.expect_clean_end();
+    }
+
+    /// SIGTERM, that the end is clean, and what was said on the way.
+    pub(crate) fn terminate_saying(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        let mut said = String::new();
+        self.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("stderr");
+        self.expect_clean_end();
+        said
     }
 
     /// Waits for the end, which must be clean.
@@ -108,7 +143,7 @@ impl Program {
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
-        self.dir.join("journal")
+        self.journal.clone()
     }
 }
 

@@ -17,22 +17,22 @@ use crate::vm::{InProcess, Wanted};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn save(vm: &InProcess, name: &str, form: SaveForm) -> Result<Saved, SnapshotError> {
+pub(crate) fn save(vm: &InProcess, name: &str, form: SaveForm) -> Result<Saved, SnapshotError> {
     let request = SaveRequest { name: name.parse().expect("a name"), form, by_reference: vec![] };
     vm.runtime.block_on(vm.vm.save_snapshot(request, Arc::new(|_, _| ())))
 }
 
-fn restore(snapshot: PathBuf, loading: Loading) -> Option<RestoreOptions> {
+pub(crate) fn restore(snapshot: PathBuf, loading: Loading) -> Option<RestoreOptions> {
     Some(RestoreOptions { snapshot, loading })
 }
 
 /// Where the snapshots of a VM of a test are.
-fn snapshots(vm: &InProcess) -> PathBuf {
+pub(crate) fn snapshots(vm: &InProcess) -> PathBuf {
     vm.dir.path().join("journal/snapshots")
 }
 
 /// A VM whose guest, the image's driver, has accepted an extent of 64 MiB at the window's begin.
-fn with_extent(vcpus: u32) -> InProcess {
+pub(crate) fn with_extent(vcpus: u32) -> InProcess {
     let accel = Accel::Kvm { vcpus };
     let vm = InProcess::start(Wanted { accel, guest: GuestProgram::from(Policy::Accept), ..Wanted::default() });
     accept(&vm, "tm0", TAG0, 0);
@@ -40,13 +40,13 @@ fn with_extent(vcpus: u32) -> InProcess {
 }
 
 /// The guest accepts a backend of 64 MiB at a device-physical address.
-fn accept(vm: &InProcess, id: &str, tag: &str, dpa: u64) {
+pub(crate) fn accept(vm: &InProcess, id: &str, tag: &str, dpa: u64) {
     vm.object_add(id, tag, 64 * MIB);
     vm.qmp("cxl-add-dynamic-capacity", add_arguments(tag, &[(dpa, 64 * MIB)])).expect("an offer");
     wait_for(|| vm.state(tag) == "accepted");
 }
 
-fn wait_for(is_so: impl Fn() -> bool) {
+pub(crate) fn wait_for(is_so: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is_so() {
         assert!(begun.elapsed() < PATIENCE, "it takes too long");
@@ -54,19 +54,19 @@ fn wait_for(is_so: impl Fn() -> bool) {
     }
 }
 
-fn window(vm: &InProcess) -> Hpa {
+pub(crate) fn window(vm: &InProcess) -> Hpa {
     vm.vm.window().base()
 }
 
-fn job(vm: &InProcess, vcpu: u32, job: Job) -> JobAnswer {
+pub(crate) fn job(vm: &InProcess, vcpu: u32, job: Job) -> JobAnswer {
     vm.vm.machine().expect("a guest on KVM").job(vcpu, job, PATIENCE).expect("an answer")
 }
 
-fn fill(vm: &InProcess, at: Hpa, seed: u64) {
+pub(crate) fn fill(vm: &InProcess, at: Hpa, seed: u64) {
     assert_eq!(job(vm, 0, Job::Fill { hpa: at, len_bytes: 64 * MIB, seed }), JobAnswer::Done);
 }
 
-fn assert_filled(vm: &InProcess, at: Hpa, seed: u64) {
+pub(crate) fn assert_filled(vm: &InProcess, at: Hpa, seed: u64) {
     let check = Job::Check { hpa: at, len_bytes: 64 * MIB, seed };
     assert_eq!(job(vm, 0, check), JobAnswer::FirstWrong(None));
 }

@@ -1,16 +1,19 @@
 //! A VM in this process: QMP on one side, the host's driver or bare registers on the other.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::{
-    Accel, GuestBus, GuestProgram, JournalPlace, Object, RestoreOptions, RunState, StartOptions, Vm, VmRequest,
+    Accel, GuestBus, GuestProgram, JournalPlace, Object, RestoreOptions, RunState, StartError, StartOptions, Vm,
+    VmRequest,
 };
 use device::backends::{BackendRequest, BackendType};
 use device::config::{DeviceRequest, VmConfig};
 use device::laws;
 use driver::{Host, Mailbox, Policy};
+use handover::Owner;
 use journal::Durability;
 use journal::record::{Genesis, Record};
 use memory::BackendDir;
@@ -124,31 +127,53 @@ fn objects(wanted: &Wanted) -> Vec<Object> {
     sizes.iter().map(object).collect()
 }
 
+/// What a VM of a test is started with, whose journal is in a directory.
+fn options(wanted: Wanted, dir: &Path) -> StartOptions {
+    let config = vm_request(&wanted);
+    StartOptions {
+        vm: Some(config.clone()),
+        default_vm: config,
+        journal: JournalPlace::Directory(dir.join("journal")),
+        durability: wanted.durability,
+        journal_limit_bytes: None,
+        journal_keep_bytes: None,
+        objects: objects(&wanted),
+        guest: wanted.guest,
+        accel: wanted.accel,
+        build: "test".into(),
+        listener: Arc::new(|_, _| ()),
+        snapshots: wanted.snapshots,
+        restore: wanted.restore,
+        backend_dir: wanted.backend_dir.map(|dir| BackendDir::open(&dir).expect("a directory")),
+        keeper: None,
+        progress: Arc::new(|_, _, _| ()),
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio")
+}
+
 impl InProcess {
     pub(crate) fn start(wanted: Wanted) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
-        let dir = tempfile::tempdir().expect("a directory");
-        let config = vm_request(&wanted);
-        let options = StartOptions {
-            vm: Some(config.clone()),
-            default_vm: config,
-            journal: JournalPlace::Directory(dir.path().join("journal")),
-            durability: wanted.durability,
-            journal_limit_bytes: None,
-            journal_keep_bytes: None,
-            objects: objects(&wanted),
-            guest: wanted.guest,
-            accel: wanted.accel,
-            build: "test".into(),
-            listener: Arc::new(|_, _| ()),
-            snapshots: wanted.snapshots,
-            restore: wanted.restore,
-            keeper: None,
-            backend_dir: wanted.backend_dir.map(|dir| BackendDir::open(&dir).expect("a directory")),
-            progress: Arc::new(|_, _, _| ()),
-        };
-        let (vm, _) = runtime.block_on(actors::start(options)).expect("a VM");
+        Self::try_start(wanted).expect("a VM")
+    }
+
+    pub(crate) fn try_start(wanted: Wanted) -> Result<Self, Box<StartError>> {
+        let (runtime, dir) = (runtime(), tempfile::tempdir().expect("a directory"));
+        let (vm, _) = runtime.block_on(actors::start(options(wanted, dir.path()))).map_err(Box::new)?;
+        Ok(Self::of(vm, runtime, dir))
+    }
+
+    /// Takes the VM of whoever is at the other end.
+    pub(crate) fn take_over(wanted: Wanted, from: UnixStream) -> Result<(Self, Owner), Box<StartError>> {
+        let (runtime, dir) = (runtime(), tempfile::tempdir().expect("a directory"));
+        let (vm, _, owner) =
+            runtime.block_on(actors::take_over(options(wanted, dir.path()), from)).map_err(Box::new)?;
+        Ok((Self::of(vm, runtime, dir), owner))
+    }
+
+    fn of(vm: Vm, runtime: Runtime, dir: tempfile::TempDir) -> Self {
         let (service, bus) = (Arc::new(VmService::new(vm.clone())), vm.bus());
         Self { runtime, vm, service, bus, dir }
     }
@@ -211,17 +236,24 @@ impl InProcess {
         laws::check(&live).expect("laws");
         drop((self.service, self.bus));
         self.runtime.block_on(self.vm.shutdown());
-        let recovered = journal::read(&self.dir.path().join("journal")).expect("a journal");
-        let start = replay::start_of(&Genesis::of(&recovered).expect("a genesis"), recovered.base.as_ref());
-        let records = recovered.records.iter().map(|stored| Record::from_stored(stored).expect("a record"));
-        let records: Vec<_> = records.collect();
-        let replay = replay::replay(start.expect("a VM"), &records, &mut |_| ()).expect("a VM");
-        if let Some(finding) = replay.finding() {
-            panic!("{finding}");
-        }
-        assert_eq!(*replay.fold.vm(), live, "the facts fold to the live state");
+        let (records, folded) = replayed(&self.dir.path().join("journal"));
+        assert_eq!(folded, live, "the facts fold to the live state");
         records
     }
+}
+
+/// The records of a closed journal and the state that they make. This build decides every one of them as it was decided.
+pub(crate) fn replayed(dir: &Path) -> (Vec<Record>, device::vm::Vm) {
+    let recovered = journal::read(dir).expect("a journal");
+    let start = replay::start_of(&Genesis::of(&recovered).expect("a genesis"), recovered.base.as_ref());
+    let records = recovered.records.iter().map(|stored| Record::from_stored(stored).expect("a record"));
+    let records: Vec<_> = records.collect();
+    let replay = replay::replay(start.expect("a VM"), &records, &mut |_| ()).expect("a VM");
+    if let Some(finding) = replay.finding() {
+        panic!("{finding}");
+    }
+    let folded = replay.fold.vm().clone();
+    (records, folded)
 }
 
 /// A closed journal.

@@ -9,7 +9,6 @@
 //! Deliberately absent: who owns the VM when one of them falls silent, which the protocol settles.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, PoisonError};
@@ -23,7 +22,7 @@ use tokio::task::spawn_blocking;
 
 use crate::captured::{Captured, Part};
 use crate::fatal::{Fatal, Stopped};
-use crate::ownership::Note;
+use crate::heir;
 use crate::quiet::{Quiet, QuietError};
 use crate::restore::{backend_id, ram_id};
 use crate::snapshot_error::SnapshotError;
@@ -61,9 +60,6 @@ pub enum HandOverError {
         /// Why.
         reason: String,
     },
-    /// The note in the journal's directory of what goes on.
-    #[error("the note in the journal's directory: {0}")]
-    Note(#[from] io::Error),
     /// A memory came or went meanwhile.
     #[error("a backend came or went while memory was copied: ask again")]
     Moved,
@@ -91,36 +87,38 @@ impl Vm {
     ///
     /// The VM goes on here.
     pub async fn hand_over(&self, stream: UnixStream) -> Result<HandedOver, HandOverError> {
+        let handed = self.hand_over_to(stream).await;
+        if handed.is_err()
+            && let JournalPlace::Directory(dir) = &self.shared.options.journal
+            && let Err(error) = heir::keep(dir)
+        {
+            tracing::warn!("the mark of a hand-over stays: {error}");
+        }
+        handed
+    }
+
+    async fn hand_over_to(&self, stream: UnixStream) -> Result<HandedOver, HandOverError> {
         // No snapshot takes what is dirty meanwhile.
         let mut lineage = self.shared.lineage.lock().await;
         *lineage = crate::save::Lineage::default();
         let (giver, moving) = self.offer(stream).await?;
+        let heir = giver.taker().journal.clone();
         let (giver, moving) = blocking(move || moving.follow(giver)).await?;
 
-        // A start after a crash finds out whose the VM is.
-        let note = Note::handing_over(&self.shared.options.journal, &giver.taker().journal)?;
         let begun = Instant::now();
-        let (quiet, state) = match self.quiet().await {
-            Ok(quiet) => quiet,
-            Err(error) => {
-                note.remove()?;
-                return Err(error.into());
-            }
-        };
+        let (quiet, state) = self.quiet().await?;
         let given = match self.given_state(&quiet, state, moving).await {
             Ok(state) => blocking(move || Ok(giver.state(&state, STATE_TIMEOUT))).await,
             Err(error) => Err(error),
         };
         match given {
-            Ok(Outcome::Given(given)) => Ok(self.given(quiet, given, begun.elapsed()).await),
+            Ok(Outcome::Given(given)) => Ok(self.given(quiet, given, &heir, begun.elapsed()).await),
             Ok(Outcome::Kept(error)) => {
                 quiet.go_on();
-                note.remove()?;
                 Err(error.into())
             }
             Err(error) => {
                 quiet.go_on();
-                note.remove()?;
                 Err(error)
             }
         }
@@ -139,15 +137,14 @@ impl Vm {
         let (parts, options) = (self.parts(), &self.shared.options);
         let memories = named(parts.platform().ram(), parts.memories().await?)?;
         let slots = parts.slots.processor.kvm.as_ref().map(|kvm| Arc::clone(kvm.slots()));
-        let journal = match &options.journal {
-            JournalPlace::Directory(dir) => Some(dir.display().to_string()),
-            JournalPlace::None => None,
-        };
+        let place = options.journal.clone();
+        let journal = (place != JournalPlace::None).then(|| heir::name(&place));
         let (build, last) = (options.build.clone(), parts.journal.durable());
         let about = vec![("accel".to_owned(), options.accel.to_string())];
         blocking(move || {
             let giver = Giver::hello(stream, PREPARE_TIMEOUT)?;
-            let moving = match Moving::begin(memories, slots) {
+            let marked = mark(&place, &giver.taker().journal);
+            let moving = match marked.and_then(|()| Moving::begin(memories, slots)) {
                 Ok(moving) => moving,
                 Err(error) => {
                     giver.refuse(&error.to_string());
@@ -180,14 +177,26 @@ impl Vm {
     }
 
     /// The VM is another's: all that acts here ends.
-    async fn given(&self, quiet: Quiet<'_>, given: GivenAway, pause: Duration) -> HandedOver {
+    async fn given(&self, quiet: Quiet<'_>, given: GivenAway, heir: &str, pause: Duration) -> HandedOver {
         quiet.end_life().await;
         quiet.parts.close_journal().await;
+        if let JournalPlace::Directory(dir) = &self.shared.options.journal
+            && let Err(error) = heir::give(dir, heir)
+        {
+            // That it was offered is noted there, and that the other has it in the other's.
+            tracing::warn!("it is not noted in the journal that {heir} has the VM: {error}");
+        }
         let (holder, doubt) = (given.holder(), given.doubt().map(ToString::to_string));
         *self.shared.given.lock().unwrap_or_else(PoisonError::into_inner) = Some(given);
         self.shared.fatal.send_replace(Some(Fatal::HandedOver { holder: holder.clone(), doubt: doubt.clone() }));
         HandedOver { holder, doubt, pause }
     }
+}
+
+/// The VM is about to be another's.
+fn mark(place: &JournalPlace, heir: &str) -> Result<(), HandOverError> {
+    let JournalPlace::Directory(dir) = place else { return Ok(()) };
+    heir::offer(dir, heir).map_err(|source| SnapshotError::Mark { dir: dir.clone(), source }.into())
 }
 
 /// Memories on their way to another process.

@@ -16,8 +16,10 @@ use journal::{Beginning, Durability, Journal, OpenError, Opening, Options, Seali
 use replay::{Fold, Followed};
 
 use crate::fatal::{Fatal, FatalFlag, Raised};
+use crate::heir;
 use crate::outbox::Outbox;
-use crate::ownership;
+use crate::refill::Refill;
+use crate::restore::Source;
 use crate::resume::{check_vm, fold};
 use crate::snapshot_error::SnapshotError;
 use crate::start::{JournalPlace, StartError, StartOptions};
@@ -31,13 +33,15 @@ pub(crate) struct Opened {
     pub(crate) state: State,
     pub(crate) last: Seq,
     pub(crate) torn_from: Option<Seq>,
+    /// What a load that was cut short has left to do.
+    pub(crate) refill: Option<Refill>,
 }
 
 impl Opened {
     /// A journal that begins at a state.
     fn at(journal: Journal, followed: Option<Followed>, hearers: Hearers, base: &Keyframe) -> Self {
         let Keyframe { seq: last, time: _, vm: state } = base.clone();
-        Self { journal, followed, outbox: hearers.outbox, state, last, torn_from: None }
+        Self { journal, followed, outbox: hearers.outbox, state, last, torn_from: None, refill: None }
     }
 }
 
@@ -68,6 +72,7 @@ pub(crate) fn open(options: &StartOptions, raised: &Raised) -> Result<Opened, St
         state: State::new(config.clone()),
         last: Seq(0),
         torn_from: None,
+        refill: None,
     };
     match &options.journal {
         JournalPlace::None => {
@@ -85,16 +90,17 @@ pub(crate) fn open(options: &StartOptions, raised: &Raised) -> Result<Opened, St
             Err(error) => Err(error.into()),
             // Read first, so that a refused start has changed nothing; then opened with the clock where it stood.
             Ok(opening) => {
-                ownership::check(dir)?;
+                heir::check(dir)?;
                 let (base, fold) = fold(opening.recovered())?;
                 check_vm(options, fold.vm())?;
                 let (last, time) = (fold.last(), fold.time());
                 let torn_from = opening.recovered().torn.map(|torn| torn.first);
+                let refill = Refill::due(dir, opening.recovered());
                 let (followed, sealing) = sealing(options, &hearers.fatal, base);
                 let journal_options = journal_options(options, &hearers, time);
                 let journal = opening.start(Options { sealing, ..journal_options })?;
                 let (followed, outbox) = (Some(followed), hearers.outbox);
-                Ok(Opened { journal, followed, outbox, state: fold.into_vm(), last, torn_from })
+                Ok(Opened { journal, followed, outbox, state: fold.into_vm(), last, torn_from, refill })
             }
         },
     }
@@ -149,16 +155,16 @@ pub(crate) fn begin_prepared(
     Ok(Opened::at(journal, followed, hearers, base))
 }
 
-/// Supersedes the journal that the options name, which is closed, by one that begins at a state; and says where what was until
-/// then is.
+/// Supersedes the journal that the options name, which is closed, by one that begins with a snapshot; and says where what was
+/// until then is.
 pub(crate) fn supersede(
     options: &StartOptions,
     raised: &Raised,
-    base: &Keyframe,
-    change: &str,
+    source: &Source,
 ) -> Result<(Opened, Option<String>), StartError> {
+    let (base, change) = (source.keyframe(), format!("restored from snapshot {}", source.snapshot.name()));
     let JournalPlace::Directory(dir) = &options.journal else {
-        let nowhere = Parent { journal: String::new(), shared: base.seq, change: change.into() };
+        let nowhere = Parent { journal: String::new(), shared: base.seq, change };
         return Ok((begin(options, raised, base, nowhere)?, None));
     };
     let hearers = Hearers::new(raised);
@@ -166,7 +172,10 @@ pub(crate) fn supersede(
     let journal_options = Options { sealing, ..journal_options(options, &hearers, base.time) };
     let succession = Succession::prepare(dir)?;
     let past = succession.past();
-    let journal = succession.begin(genesis(options, base, None), base.clone(), change, journal_options)?;
+    if source.fills_files() {
+        Refill::begin(dir, &past, source).map_err(|source| SnapshotError::Mark { dir: dir.clone(), source })?;
+    }
+    let journal = succession.begin(genesis(options, base, None), base.clone(), &change, journal_options)?;
     Ok((Opened::at(journal, Some(followed), hearers, base), Some(past)))
 }
 

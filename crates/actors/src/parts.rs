@@ -36,7 +36,7 @@ use crate::vm::RequestError;
 use crate::window_mapper::WindowMapper;
 
 /// How long an actor is waited for that ends.
-const END_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The actors of one device.
 #[derive(Clone)]
@@ -156,9 +156,12 @@ impl Parts {
     pub(crate) async fn stop(&self) {
         // An actor that is gone already has nothing to finish.
         self.guest.stop_gracefully().await.ok();
-        self.guest.wait_for_shutdown().await;
-        let devices = std::mem::take(&mut *self.devices.write().unwrap_or_else(PoisonError::into_inner));
-        for device in devices.into_values() {
+        // To the end of its own stop, which waits for the processors: the mailbox of an actor closes before that, and a guest that
+        // still ran once rang the doorbell of a Mailbox that was gone.
+        self.guest.wait_for_shutdown_with_result(|_| ()).await;
+        // They stay on the list: who looks at it in the middle of a pulse once saw a VM without devices.
+        let devices: Vec<_> = self.actors().values().cloned().collect();
+        for device in devices {
             device.stop().await;
         }
         self.slots.registry.stop_gracefully().await.ok();

@@ -24,6 +24,9 @@ impl Vm {
     ///
     /// It could not be saved: then it goes on as it is. Or it could not be restored: then it has stopped.
     pub async fn pulse(&self) -> Result<(), SnapshotError> {
+        // Not in the middle of a save or a hand-over: they know what the guest writes from the slots of this life, and what it
+        // wrote in the next one would be missing.
+        let _lineage = self.shared.lineage.lock().await;
         let (quiet, state) = self.quiet().await?;
         let captured = Captured::of(&quiet, state).and_then(|captured| Captured::from_parts(captured.to_parts()));
         let memories = quiet.memories().await;

@@ -9,6 +9,7 @@
 //! Deliberately absent: saving.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -63,6 +64,8 @@ impl RestoreOptions {
 
 /// A snapshot that was read, but for its contents.
 pub(crate) struct Source {
+    /// The directory that it is in.
+    dir: PathBuf,
     pub(crate) snapshot: Snapshot,
     pub(crate) captured: Captured,
 }
@@ -102,7 +105,7 @@ impl Source {
             Ok(Part { version: u16::try_from(version).map_err(unknown)?, name, bytes })
         };
         let parts = names.into_iter().map(part).collect::<Result<Vec<_>, SnapshotError>>()?;
-        let source = Self { captured: Captured::from_parts(parts)?, snapshot };
+        let source = Self { dir: store.path().to_owned(), captured: Captured::from_parts(parts)?, snapshot };
         source.check_memories()?;
         Ok(source)
     }
@@ -158,12 +161,17 @@ impl Source {
     ) -> Result<Memories, SnapshotError> {
         let state = &self.keyframe().vm;
         let ram = self.memory(maker, RAM, &ram_spec(state.config.memory_bytes), ram_id()?, loading, target).await?;
-        let mut backends = BTreeMap::new();
+        let mut memories = Memories { ram, backends: BTreeMap::new() };
         for (id, backend) in state.backends.iter() {
-            let memory = self.memory(maker, id, &backend.spec, backend_id(id)?, loading, target).await?;
-            backends.insert(id.to_owned(), memory);
+            match self.memory(maker, id, &backend.spec, backend_id(id)?, loading, target).await {
+                Ok(memory) => drop(memories.backends.insert(id.to_owned(), memory)),
+                Err(error) => {
+                    memories.abandon().await;
+                    return Err(error);
+                }
+            }
         }
-        Ok(Memories { ram, backends })
+        Ok(memories)
     }
 
     async fn memory(
@@ -183,17 +191,18 @@ impl Source {
                 let runs = self.snapshot.runs(&id, BRIDGED_BYTES)?.into_iter().map(run).collect();
                 maker.make_over(name, spec, runs).await.map_err(failed)
             }
-            (_, BackendKind::File { path, .. }) => {
-                let memory = maker.make(name, spec, MissingFile::Create).await.map_err(failed)?;
-                match target {
-                    // Filled when the guest does not see it any more.
-                    Target::InPlace => Ok(memory),
-                    Target::Elsewhere if !memory.made_file() => Err(failed(format!(
-                        "its file {path} is there already: give another --backend-dir, or save with its bytes by reference"
-                    ))),
-                    Target::Elsewhere => self.fill(&id, memory).await,
+            (_, BackendKind::File { .. }) => match target {
+                // Filled when the guest does not see it any more.
+                Target::InPlace => maker.make(name, spec, MissingFile::Create).await.map_err(failed),
+                Target::Elsewhere => {
+                    let memory = maker.make(name, spec, MissingFile::Anew).await.map_err(failed)?;
+                    let filled = self.fill(&id, Arc::clone(&memory)).await;
+                    if filled.is_err() {
+                        abandon(memory).await;
+                    }
+                    filled
                 }
-            }
+            },
             _ => {
                 let memory = maker.make(name, spec, MissingFile::Refuse).await.map_err(failed)?;
                 self.fill(&id, memory).await
@@ -201,20 +210,45 @@ impl Source {
         }
     }
 
-    /// Fills the files of a VM that was loaded in place with the bytes that they had.
+    /// Where it is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.join(self.snapshot.name().as_str())
+    }
+
+    /// The contents that a load in place puts into files that are there, with the backends of these.
+    fn in_files(&self) -> impl Iterator<Item = (&ContentsId, &str)> {
+        let is_copied = |memory: &&Memory| matches!(memory.contents, Contents::Copied(_));
+        self.snapshot.memories().iter().filter(is_copied).filter_map(|memory| {
+            let backend = memory.id.as_str().strip_prefix(BACKEND)?;
+            let spec = &self.keyframe().vm.backends.get(backend)?.spec;
+            matches!(spec.kind, BackendKind::File { .. }).then_some((&memory.id, backend))
+        })
+    }
+
+    /// Whether a load in place puts bytes into files that are there.
+    pub(crate) fn fills_files(&self) -> bool {
+        self.in_files().next().is_some()
+    }
+
+    /// Reads all of it, so that it is known to be whole before there is no way back.
+    pub(crate) async fn verify(&self) -> Result<(), SnapshotError> {
+        let snapshot = self.snapshot.clone();
+        Ok(spawn_blocking(move || snapshot.verify(&mut |_, _| ())).await.map_err(|_| Stopped)??)
+    }
+
+    /// Fills the files of a VM that was loaded in place with the bytes that they had, on the disk too.
     pub(crate) async fn fill_files(&self, memories: &Memories) -> Result<(), SnapshotError> {
-        for Memory { id, contents, .. } in self.snapshot.memories() {
-            let backend = id.as_str().strip_prefix(BACKEND);
-            let spec = backend.and_then(|backend| Some(&self.keyframe().vm.backends.get(backend)?.spec));
-            let is_file = spec.is_some_and(|spec| matches!(spec.kind, BackendKind::File { .. }));
-            let memory = backend.and_then(|backend| memories.backends.get(backend));
-            if let (true, Contents::Copied(_), Some(memory)) = (is_file, contents, memory) {
+        for (id, backend) in self.in_files() {
+            if let Some(memory) = memories.backends.get(backend) {
                 let (clearing, failed) = (Arc::clone(memory), |error: std::io::Error| SnapshotError::Memory {
                     id: id.to_string(),
                     reason: error.to_string(),
                 });
                 spawn_blocking(move || clearing.clear()).await.map_err(|_| Stopped)?.map_err(failed)?;
-                self.fill(id, Arc::clone(memory)).await?;
+                let filled = self.fill(id, Arc::clone(memory)).await?;
+                let sync =
+                    move || filled.share().and_then(|file| file.map_or(Ok(()), |file| File::from(file).sync_data()));
+                spawn_blocking(sync).await.map_err(|_| Stopped)?.map_err(failed)?;
             }
         }
         Ok(())
@@ -226,6 +260,20 @@ impl Source {
         let filled = spawn_blocking(move || snapshot.load(&id, &memory, &mut |_, _| ()).map(|()| memory));
         Ok(filled.await.map_err(|_| Stopped)??)
     }
+}
+
+impl Memories {
+    /// Takes back the making of all of it: files that were made go.
+    pub(crate) async fn abandon(&self) {
+        for memory in self.backends.values() {
+            abandon(Arc::clone(memory)).await;
+        }
+    }
+}
+
+async fn abandon(memory: Arc<HostMemory>) {
+    // It fails only where the runtime ends, and everything with it.
+    spawn_blocking(move || memory.abandon()).await.ok();
 }
 
 /// Zeros between two stretches of a file that are mapped with them rather than making two mappings.

@@ -9,13 +9,13 @@
 //!
 //! Deliberately absent: the pause itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use device::backends::{BackendKind, BackendSpec, Sharing};
+use device::backends::{BackendKind, BackendSpec, FileAccess, Sharing};
 use memory::{HostMemory, Slots};
 use snapshot::{Base, CloneOutcome, ContentsId, ContentsWriter, Draft, Snapshot, SnapshotId, SnapshotName, Store};
 
@@ -55,6 +55,15 @@ impl Lineage {
     }
 }
 
+/// Backends whose bytes stay where they are, whether or not that was asked for: nobody here writes to them, so nobody here could
+/// bring them back. A load in place once stopped the VM at such a file.
+fn never_written(specs: &BTreeMap<String, BackendSpec>) -> impl Iterator<Item = &String> {
+    let is_never = |spec: &BackendSpec| {
+        spec.sharing == Sharing::Shared && matches!(spec.kind, BackendKind::File { access: FileAccess::ReadOnly, .. })
+    };
+    specs.iter().filter(move |(_, spec)| is_never(spec)).map(|(id, _)| id)
+}
+
 /// A snapshot whose contents are being copied.
 pub(crate) struct Copying {
     draft: Draft,
@@ -89,7 +98,8 @@ impl Copying {
         let (memories, referenced) = (BTreeMap::new(), BTreeMap::new());
         let mut copying = Self { draft, parent: parent_name, memories, referenced, slots, written_bytes: 0 };
         let mut named = named;
-        for id in &request.by_reference {
+        let referred: BTreeSet<_> = request.by_reference.iter().chain(never_written(&specs)).collect();
+        for id in referred {
             copying.refer(id, specs.get(id), &mut named)?;
         }
         copying.track(&named)?;

@@ -32,6 +32,27 @@ pub enum SnapshotError {
         "this VM has no place for snapshots: start it with --snapshots DIR, or with a journal, in whose directory they are then"
     )]
     NoStore,
+    /// A load that was cut short cannot be ended.
+    #[error(
+        "files of backends were about to get their bytes from the snapshot {} when the program was cut short, and cannot: {reason}; \
+         put it back, or remove {} to go on with files of which a part has them", snapshot.display(), mark.display()
+    )]
+    Refill {
+        /// Its directory.
+        snapshot: PathBuf,
+        /// What says so.
+        mark: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Something cannot be noted beside a journal.
+    #[error("it cannot be noted in {} what is about to be done: {source}", dir.display())]
+    Mark {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// What the host said.
+        source: std::io::Error,
+    },
     /// A name is none.
     #[error("'{name}' is no name of a snapshot: {error}")]
     Name {

@@ -21,6 +21,7 @@ use crate::birth::Birth;
 use crate::captured::Captured;
 use crate::fatal::{Fatal, Stopped};
 use crate::open::{self, Opened};
+use crate::refill::Refill;
 use crate::restore::{Loading, Memories, Source, Target, backend_id, ram_id, snapshot_name};
 use crate::save::{Copying, Lineage, Named};
 use crate::snapshot_error::SnapshotError;
@@ -130,6 +131,7 @@ impl Vm {
     /// Nothing of it is left then, and the VM goes on.
     pub async fn save_snapshot(&self, request: SaveRequest, progress: SaveProgress) -> Result<Saved, SnapshotError> {
         let store = self.store()?;
+        self.sweep_snapshots().await;
         // One at a time, because each takes what is dirty.
         let mut lineage = self.shared.lineage.lock().await;
         let known = std::mem::take(&mut *lineage);
@@ -192,6 +194,9 @@ impl Vm {
         let opened = spawn_blocking(move || Source::of(&store, &name));
         let source = opened.await.map_err(|_| Stopped)??;
         source.check_accel(options.accel)?;
+        if source.fills_files() {
+            source.verify().await?;
+        }
         // What goes into files that the guest still sees is written when it does not any more.
         let early = source.memories(&options.maker(), Loading::Eager, Target::InPlace).await?;
 
@@ -217,11 +222,13 @@ impl Vm {
     /// What the next life of the VM begins with, and where the records of this one are.
     async fn succeed(&self, source: &Source, memories: Memories) -> Result<(Birth, Option<String>), SnapshotError> {
         let options = &self.shared.options;
-        source.fill_files(&memories).await?;
-        let change = format!("restored from snapshot {}", source.snapshot.name());
-        let opened = open::supersede(options, &self.shared.fatal, source.keyframe(), &change);
+        let opened = open::supersede(options, &self.shared.fatal, source);
         let (opened, past) = opened?;
-        let Opened { journal, followed, outbox, state, last, torn_from: _ } = opened;
+        source.fill_files(&memories).await?;
+        if let JournalPlace::Directory(dir) = &options.journal {
+            Refill::end(dir);
+        }
+        let Opened { journal, followed, outbox, state, last, torn_from: _, refill: _ } = opened;
         let (Memories { ram, backends: memories }, guest_side) = (memories, Some(source.captured.guest_side.clone()));
         Ok((Birth { journal, followed, outbox, state, last, ram, memories, guest_side }, past))
     }
@@ -253,6 +260,19 @@ impl Vm {
         }
         let listed = spawn_blocking(move || Store::open(&dir)?.list()).await.map_err(|_| Stopped)??;
         Ok(listed.into_iter().map(ListedSnapshot::from).collect())
+    }
+
+    /// Removes what dead processes have left half made. Nobody waits for it in vain: what stays is named in lists, and swept by
+    /// the next save or start.
+    pub(crate) async fn sweep_snapshots(&self) {
+        let Ok(dir) = self.snapshots_dir() else { return };
+        if !dir.exists() {
+            return;
+        }
+        let swept = spawn_blocking(move || Store::open(&dir)?.sweep()).await;
+        if let Ok(Err(error)) = swept {
+            tracing::warn!("what is left of snapshots is not swept: {error}");
+        }
     }
 
     /// Where snapshots are: in the directory that was named, else in that of the journal.

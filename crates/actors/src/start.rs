@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,12 +28,14 @@ use crate::birth::{self, Birth};
 use crate::effect::NoticeListener;
 use crate::fatal::{Raised, Stopped};
 use crate::guest_vcpu::GuestProgram;
+use crate::heir::NotTheVm;
 use crate::host_memory::{Maker, MemoryKeeper, PreallocListener, survival};
 use crate::kvm_guest::KvmError;
 use crate::open::{self, Opened, open};
 use crate::restore::{Loading, Memories, RestoreOptions, Source, Target, check_beside};
 use crate::resume::{Again, check_named, check_objects, check_vm, make_again, missing_free};
 use crate::snapshot_error::SnapshotError;
+use crate::take_over::forget;
 use crate::vm::{RequestError, RunState, Vm};
 
 /// Where the journal is kept.
@@ -173,6 +174,9 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A hand-over has left the VM to another journal.
+    #[error(transparent)]
+    NotTheVm(#[from] NotTheVm),
     /// A record or a keyframe is not what its frame says.
     #[error("{0}; the records before it are intact: dcd replay shows them")]
     Unreadable(#[from] UnreadableError),
@@ -266,44 +270,29 @@ pub enum StartError {
     Mapping(Refusal),
     /// A snapshot cannot be begun with.
     #[error("the snapshot: {0}")]
-    Snapshot(#[from] SnapshotError),
+    Snapshot(Box<SnapshotError>),
     /// A VM cannot be taken from another process.
     #[error("the hand-over: {0}")]
-    HandOver(#[from] HandoverError),
-    /// The journal is of a VM that another journal goes on with.
-    #[error(
-        "the VM of the journal in {} was handed over: {} holds its last state, go on with that one",
-        dir.display(), other.display()
-    )]
-    HandedOver {
-        /// The journal's directory.
-        dir: PathBuf,
-        /// That of the other one.
-        other: PathBuf,
-    },
-    /// The journal was begun for a VM that stayed where it was.
-    #[error(
-        "the journal in {} was begun for a VM that stayed with the process that had it: go on with the journal of that one, and remove this directory",
-        dir.display()
-    )]
-    NeverOwned {
-        /// The journal's directory.
-        dir: PathBuf,
-    },
-    /// A note in the journal's directory cannot be written.
-    #[error("{}: {source}", dir.display())]
-    Note {
-        /// The journal's directory.
-        dir: PathBuf,
-        /// What the host said.
-        source: io::Error,
-    },
+    HandOver(HandoverError),
     /// The other process has it back.
     #[error(transparent)]
     NotOurs(NotOurs),
     /// The VM stopped while it was being started.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+// Their texts are in that of the error itself: as its sources they were said twice.
+impl From<SnapshotError> for StartError {
+    fn from(error: SnapshotError) -> Self {
+        Self::Snapshot(Box::new(error))
+    }
+}
+
+impl From<HandoverError> for StartError {
+    fn from(error: HandoverError) -> Self {
+        Self::HandOver(error)
+    }
 }
 
 /// Starts a VM. Its clock runs when it returns.
@@ -314,7 +303,18 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
         Some(restore) => from_snapshot(&options, restore, &raised).await?,
     };
     let last = birth.last;
-    let parts = birth::begin(&options, &raised, birth)?;
+    let memories = Memories { ram: Arc::clone(&birth.ram), backends: birth.memories.clone() };
+    let parts = match birth::begin(&options, &raised, birth) {
+        Ok(parts) => parts,
+        Err(error) => {
+            if restored.is_some() {
+                forget(&options.journal);
+                memories.abandon().await;
+            }
+            return Err(error);
+        }
+    };
+    drop(memories);
     if let Some(snapshot) = unchecked {
         check_beside(snapshot, parts.fatal.clone());
     }
@@ -333,6 +333,7 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     plug_devices(&vm, options).await?;
     options.maker().forget_rest();
     vm.set_run_state(RunState::Running).await?;
+    vm.sweep_snapshots().await;
     Ok((vm, Started { records: last, run, survivals, torn_from, restored }))
 }
 
@@ -352,8 +353,13 @@ async fn resumed(options: &StartOptions, raised: &Raised) -> Result<Begun, Start
     check_objects(&opened.state, &options.objects)?;
     let Again { memories, kept } = make_again(&opened.state, &options.objects, &options.maker()).await?;
     let survivals = survivals(&opened.state, &memories, &kept);
-    let Opened { journal, followed, outbox, state, last, torn_from } = opened;
+    let Opened { journal, followed, outbox, state, last, torn_from, refill } = opened;
     let ram = guest_memory(state.config.memory_bytes)?;
+    let memories = Memories { ram, backends: memories };
+    if let (Some(refill), JournalPlace::Directory(dir)) = (refill, &options.journal) {
+        refill.again(dir, &memories).await?;
+    }
+    let Memories { ram, backends: memories } = memories;
     let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side: None };
     Ok(Begun { birth, survivals, torn_from, restored: None, unchecked: None })
 }
@@ -370,14 +376,20 @@ async fn from_snapshot(options: &StartOptions, restore: &RestoreOptions, raised:
     let keyframe = source.keyframe();
     check_vm(options, &keyframe.vm)?;
     check_named(&keyframe.vm, &options.objects)?;
-    let Memories { ram, backends: memories } =
-        source.memories(&options.maker(), restore.loading, Target::Elsewhere).await?;
+    let memories = source.memories(&options.maker(), restore.loading, Target::Elsewhere).await?;
     let parent = Parent {
         journal: restore.snapshot.display().to_string(),
         shared: keyframe.seq,
         change: format!("restored from snapshot {}", source.snapshot.name()),
     };
-    let opened = open::begin(options, raised, keyframe, parent)?;
+    let opened = match open::begin(options, raised, keyframe, parent) {
+        Ok(opened) => opened,
+        Err(error) => {
+            memories.abandon().await;
+            return Err(error);
+        }
+    };
+    let Memories { ram, backends: memories } = memories;
     let survivals = memories.keys().map(|id| (id.clone(), Survival::Kept)).collect();
     let guest = match source.accel() {
         Accel::Kvm { .. } => GuestReturn::WithProcessors,
@@ -385,7 +397,7 @@ async fn from_snapshot(options: &StartOptions, restore: &RestoreOptions, raised:
     };
     let restored = Some(Restored { from: format!("restored from snapshot {}", source.snapshot.name()), guest });
     let unchecked = (restore.loading == Loading::Lazy).then(|| source.snapshot.clone());
-    let Opened { journal, followed, outbox, state, last, torn_from } = opened;
+    let Opened { journal, followed, outbox, state, last, torn_from, refill: _ } = opened;
     let guest_side = Some(source.captured.guest_side);
     let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side };
     Ok(Begun { birth, survivals, torn_from, restored, unchecked })

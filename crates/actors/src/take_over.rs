@@ -12,7 +12,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::{self, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +24,9 @@ use tokio::task::spawn_blocking;
 use crate::birth::{self, Birth};
 use crate::captured::{Captured, Part};
 use crate::fatal::{Raised, Stopped};
+use crate::heir;
 use crate::host_memory::host_spec;
 use crate::open::{self, Opened, Prepared};
-use crate::ownership::Note;
 use crate::parts::Parts;
 use crate::restore::{backend_id, ram_id, ram_spec};
 use crate::resume::{check_named, check_vm};
@@ -47,10 +46,13 @@ const STATE_TIMEOUT: Duration = Duration::from_secs(600);
 ///
 /// The other process goes on with the VM, and nothing of it is here.
 pub async fn take_over(mut options: StartOptions, stream: UnixStream) -> Result<(Vm, Started, Owner), StartError> {
+    if let JournalPlace::Directory(dir) = &options.journal
+        && heir::is_orphan(dir)
+    {
+        // One of an earlier try, of which nothing came.
+        forget(&options.journal);
+    }
     let prepared = open::prepare(&options)?;
-    let journal = options.journal.clone();
-    let noted = |source| StartError::Note { dir: directory(&journal), source };
-    let unowned = Note::unowned(&journal).map_err(noted)?;
     let taken = take(&mut options, prepared, stream).await;
     if taken.is_err() {
         forget(&options.journal);
@@ -60,8 +62,12 @@ pub async fn take_over(mut options: StartOptions, stream: UnixStream) -> Result<
     if run == handover::RunState::Running {
         vm.set_run_state(RunState::Running).await?;
     }
-    unowned.remove().map_err(noted)?;
-    // Behind the first step of the guest, so that it does not stand still for a disk.
+    // Behind the first step of the guest, so that it does not stand still for a disk; and before anybody is answered.
+    if let JournalPlace::Directory(dir) = &vm.shared.options.journal
+        && let Err(error) = heir::own(dir)
+    {
+        tracing::warn!("the mark of a hand-over stays: {error}");
+    }
     let survivals = vm.backends(|state| state.iter().map(|(id, _)| (id.to_owned(), Survival::Kept)).collect()).await?;
     let survivals: Vec<_> = survivals;
     let build = vm.shared.options.build.clone();
@@ -81,15 +87,17 @@ struct Taken {
 }
 
 async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream) -> Result<Taken, StartError> {
-    let journal = match &options.journal {
-        JournalPlace::Directory(dir) => path::absolute(dir).unwrap_or_else(|_| dir.clone()).display().to_string(),
-        JournalPlace::None => "none".into(),
-    };
-    let hello = Hello { build: options.build.clone(), pid: std::process::id(), journal };
+    let place = options.journal.clone();
+    let hello = Hello { build: options.build.clone(), pid: std::process::id(), journal: heir::name(&place) };
     let heard = spawn_blocking(move || {
         let (taker, offer) = Taker::begin(stream, &hello, OFFER_TIMEOUT)?;
         let peer = taker.peer().to_string();
-        taker.ready(STATE_TIMEOUT).map(|(taker, state)| (taker, state, offer, peer))
+        if let Err(error) = mark(&place, &offer) {
+            taker.refuse(&error.to_string());
+            return Err(error);
+        }
+        let (taker, state) = taker.ready(STATE_TIMEOUT)?;
+        Ok::<_, StartError>((taker, state, offer, peer))
     });
     let (taker, state, offer, peer) = heard.await.map_err(|_| Stopped)??;
     let raised = Raised::default();
@@ -110,6 +118,13 @@ async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream
             Err(StartError::NotOurs(not_ours))
         }
     }
+}
+
+/// What is begun from now on is the other's, until it is known to be ours.
+fn mark(place: &JournalPlace, offer: &Offer) -> Result<(), StartError> {
+    let JournalPlace::Directory(dir) = place else { return Ok(()) };
+    let giver = offer.journal.as_deref().unwrap_or(heir::NO_JOURNAL);
+    heir::begin(dir, giver).map_err(|source| SnapshotError::Mark { dir: dir.clone(), source }.into())
 }
 
 type Begun = (Parts, handover::RunState, Restored, device::Seq);
@@ -153,7 +168,7 @@ fn begin(
     let parent =
         Parent { journal: offer.journal.unwrap_or_default(), shared: last, change: format!("taken over from {peer}") };
     let opened = open::begin_prepared(options, raised, &keyframe, parent, prepared)?;
-    let Opened { journal, followed, outbox, state, last, torn_from: _ } = opened;
+    let Opened { journal, followed, outbox, state, last, torn_from: _, refill: _ } = opened;
     let guest_side = Some(guest_side);
     let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side };
     let restored = Restored { from: format!("taken over from {peer}"), guest };
@@ -172,20 +187,13 @@ fn map(offered: Option<Memory>, id: &str, spec: &BackendSpec) -> Result<Arc<Host
     HostMemory::from_fd(fd, &spec).map(Arc::new).map_err(|error| failed(error.to_string()))
 }
 
-fn directory(journal: &JournalPlace) -> PathBuf {
-    match journal {
-        JournalPlace::Directory(dir) => dir.clone(),
-        JournalPlace::None => PathBuf::new(),
-    }
-}
-
 /// What was begun of a journal must not be taken for one that was owned.
-fn forget(journal: &JournalPlace) {
+pub(crate) fn forget(journal: &JournalPlace) {
     if let JournalPlace::Directory(dir) = journal {
         for half in ["sealed", "live"] {
             fs::remove_dir_all(dir.join(half)).ok();
         }
-        fs::remove_file(dir.join("unowned")).ok();
+        heir::own(dir).ok();
         fs::remove_dir(dir).ok();
     }
 }

@@ -9,7 +9,7 @@
 
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use device::backends::{self, BackendSpec, Source};
@@ -33,7 +33,7 @@ use crate::guest_vcpu::{Guest, Run};
 use crate::instruction_bus::InstructionBus;
 use crate::kvm_guest::KvmGuest;
 use crate::mailbox::Reset;
-use crate::parts::{Parts, read, tell};
+use crate::parts::{END_TIMEOUT, Parts, read, tell};
 use crate::save::Lineage;
 use crate::start::StartOptions;
 
@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) given: Mutex<Option<GivenAway>>,
     /// What the next snapshot can be built on.
     pub(crate) lineage: tokio::sync::Mutex<Lineage>,
+    /// What operators want of clock and guest. Who needs everything quiet lets both stand still without a word.
+    run_state: Mutex<RunState>,
 }
 
 /// The guest's machine. It is kept as long as this is, whatever becomes of the VM.
@@ -122,7 +124,8 @@ impl Vm {
         let parts = RwLock::new(Arc::new(parts));
         let (plugging, inputs) = (tokio::sync::RwLock::default(), tokio::sync::RwLock::default());
         let (lineage, given) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { parts, plugging, inputs, options, fatal, given, lineage }) }
+        let run_state = Mutex::new(RunState::Paused);
+        Self { shared: Arc::new(Shared { parts, plugging, inputs, options, fatal, given, lineage, run_state }) }
     }
 
     /// The life under way.
@@ -315,11 +318,11 @@ impl Vm {
         (parts.journal.last(), parts.journal.durable())
     }
 
-    /// `stop` and `cont`: the VM clock and the guest. Returns what they did before, which only who holds an input can know: in
-    /// the pause of a snapshot both stand still, too.
+    /// `stop` and `cont`: the VM clock and the guest. Returns what they did before.
     pub async fn set_run_state(&self, to: RunState) -> Result<RunState, Stopped> {
         let _input = self.shared.inputs.read().await;
-        let (parts, before) = (self.parts(), self.run_state());
+        let parts = self.parts();
+        let before = std::mem::replace(&mut *self.wanted(), to);
         let clock = parts.journal.clock();
         match to {
             RunState::Running => clock.resume(),
@@ -328,9 +331,14 @@ impl Vm {
         tell(&parts.guest, Run(to)).map(|()| before)
     }
 
-    /// Whether clock and guest run.
+    /// Whether clock and guest run. In the pause of a snapshot or a pulse they do: nobody has stopped them. Clients once saw
+    /// a VM in it that was paused, without a STOP.
     pub fn run_state(&self) -> RunState {
-        if self.parts().journal.clock().is_running() { RunState::Running } else { RunState::Paused }
+        *self.wanted()
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, RunState> {
+        self.shared.run_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The machine for a driver that is another program, and is the guest. From its first move of the clock on, the clock
@@ -381,6 +389,9 @@ impl Vm {
 
     /// Stops the guest and the actors, makes everything durable and gives the journal back.
     pub async fn shutdown(self) {
+        // A pulse or a load that is under way ends first. It once went on, and began a life that nobody stopped.
+        let both = async { (self.shared.plugging.write().await, self.shared.inputs.write().await) };
+        let _nothing_begins = tokio::time::timeout(END_TIMEOUT, both).await;
         let parts = self.parts();
         parts.stop().await;
         parts.close_journal().await;

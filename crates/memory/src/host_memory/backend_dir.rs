@@ -69,6 +69,9 @@ impl BackendDir {
     pub(super) fn open_file(&self, request: &FileRequest<'_>) -> Result<Backing, FileError> {
         let path = self.below(request.path)?;
         let (file, created) = if self.is_there(request.path, path)? {
+            if request.missing == MissingFile::Anew {
+                return Err(FileError::There { path: request.path.to_owned(), dir: self.name() });
+            }
             (self.open_regular(request, path)?, None)
         } else {
             (self.create(request, path)?, Some(CreatedFile { dir: self.clone(), path: path.to_owned() }))
@@ -124,8 +127,10 @@ impl BackendDir {
             (MissingFile::Refuse, _) => {
                 return Err(FileError::Gone { path: asked, dir, size_bytes: request.size_bytes });
             }
-            (MissingFile::Create, FileAccess::ReadOnly) => return Err(FileError::NothingToRead { path: asked, dir }),
-            (MissingFile::Create, FileAccess::ReadWrite) => {}
+            (MissingFile::Create | MissingFile::Anew, FileAccess::ReadOnly) => {
+                return Err(FileError::NothingToRead { path: asked, dir });
+            }
+            (MissingFile::Create | MissingFile::Anew, FileAccess::ReadWrite) => {}
         }
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NONBLOCK | OFlags::NOCTTY;
         match self.resolve(path, flags, Mode::RUSR | Mode::WUSR) {

@@ -287,6 +287,16 @@ pub enum FileError {
         /// How long it was.
         size_bytes: u64,
     },
+    /// A file that was to be made is there.
+    #[error(
+        "mem-path={path} is there already below {dir}, and its bytes are somebody's; move it away, or give another --backend-dir"
+    )]
+    There {
+        /// The path.
+        path: String,
+        /// The directory.
+        dir: String,
+    },
     /// A file that was long enough is not.
     #[error(
         "mem-path={path} has {file_bytes} bytes and had {size_bytes}: what was behind them is gone; put the file back, or go on with zeros there after 'truncate -s {size_bytes}'"

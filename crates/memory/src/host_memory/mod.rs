@@ -75,6 +75,8 @@ pub enum MissingFile {
     Create,
     /// It is not: it was there and long enough, and its bytes are wanted.
     Refuse,
+    /// It is, as [`MissingFile::Create`] says, and one that is there is somebody's: it is not touched.
+    Anew,
 }
 
 /// What memory is made of besides its description.
@@ -159,11 +161,6 @@ impl HostMemory {
     /// Takes back the making of this memory: a file that it made goes. One that was there stays as it is.
     pub fn abandon(&self) {
         self.created.iter().for_each(CreatedFile::remove);
-    }
-
-    /// Whether its file was not there, or too short, and was made for it.
-    pub fn made_file(&self) -> bool {
-        self.created.is_some()
     }
 
     /// Makes all of its bytes zeros, with as little memory as the host needs for that.
