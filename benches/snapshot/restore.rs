@@ -1,0 +1,139 @@
+//! From a snapshot to the first exit of its guest, in a process that is warm.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use actors::SaveForm;
+
+use crate::floors;
+use crate::machine::{
+    EXTENTS, GIB, Lie, MIB, PAGE_BYTES, Places, Running, Shape, lazily, options, runtime, wait_for_exits,
+};
+use crate::report::Row;
+use crate::sample::Sample;
+use crate::scratch;
+
+const TARGET_MS: f64 = 5.0;
+/// How much longer it may take with 8 GiB than with 128 MiB.
+const RATIO_MAX: f64 = 1.5;
+const RUNS: usize = 60;
+const FEW_RUNS: usize = 12;
+
+/// Whether the restored VM keeps a journal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    No,
+    OnDisk,
+}
+
+pub(crate) fn measure() -> Vec<Row> {
+    let shape = Shape::SMALL;
+    let dir = snapshot_of(shape);
+    let floor = floors::empty_vm() + floors::slots(&slots_of(shape)) + floors::map(shape.bytes);
+    let what = "an empty VM to its first exit + slots + a map";
+    let volatile = restored(shape, dir.path(), Kept::No, RUNS);
+    let mut rows = volatile.rows("2 lazy restore to the first exit, no journal", "ms", Some(TARGET_MS), (floor, what));
+    let (floor, what) = (floor + 4.0 * floors::file(MIB / 2), "the same + 4 files of 512 KiB, synced");
+    let kept = restored(shape, dir.path(), Kept::OnDisk, RUNS);
+    rows.extend(kept.rows("2 the same, with a journal on disk", "ms", None, (floor, what)));
+
+    let shape = Shape { lie: Lie::Apart, ..shape };
+    let dir = snapshot_of(shape);
+    let floor = floors::slots(&slots_of(shape));
+    let apart = restored(shape, dir.path(), Kept::No, FEW_RUNS);
+    rows.extend(apart.rows("2 the same, no journal, a slot each", "ms", None, (floor, "10,001 slots")));
+    rows
+}
+
+/// What more bytes of backends take.
+pub(crate) fn by_bytes() -> Vec<Row> {
+    let small = Shape::SMALL;
+    let large = Shape { bytes: large_bytes(), ..small };
+    let mut dirs = Vec::new();
+    for shape in [small, large] {
+        dirs.push(snapshot_of(shape));
+    }
+    let (mut of_small, mut of_large) = (Sample::default(), Sample::default());
+    // In turn, so that neither has the quieter machine.
+    for _ in 0..FEW_RUNS {
+        of_small.push(restored_once(small, dirs[0].path(), Kept::No));
+        of_large.push(restored_once(large, dirs[1].path(), Kept::No));
+    }
+    let floor = |shape: Shape| floors::empty_vm() + floors::slots(&slots_of(shape)) + floors::map(shape.bytes);
+    let floors = [floor(small), floor(large)];
+    let what = "an empty VM to its first exit + slots + a map";
+    let mut rows = of_small.rows(&format!("3 lazy restore, {}", small.name()), "ms", None, (floors[0], what));
+    rows.extend(of_large.rows(&format!("3 lazy restore, {}", large.name()), "ms", None, (floors[1], what)));
+    let ratio = of_large.percentile(50) / of_small.percentile(50);
+    let row = Row::new("3 the one in times of the other", ratio, "").target(RATIO_MAX);
+    rows.push(row.floor(floors[1] / floors[0], "the same of the floors"));
+    rows
+}
+
+/// 8 GiB that are all data, if memory and disk have room for them twice; else 2 GiB.
+fn large_bytes() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available_kib = available.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0);
+    let disk = rustix::fs::statvfs(env!("CARGO_TARGET_TMPDIR")).expect("a file system");
+    let has_room = available_kib >> 20 >= 12 && disk.f_bavail * disk.f_frsize >= 12 * GIB;
+    if !has_room {
+        println!("3: there is no room for 8 GiB of data: 2 GiB are measured");
+    }
+    if has_room { 8 * GIB } else { 2 * GIB }
+}
+
+/// The slots of RAM and extents.
+fn slots_of(shape: Shape) -> Vec<u64> {
+    let mut lens_bytes = match shape.lie {
+        Lie::Together => vec![shape.bytes / 4; 4],
+        Lie::Apart => vec![3 * PAGE_BYTES; EXTENTS as usize],
+    };
+    lens_bytes.push(GIB);
+    lens_bytes
+}
+
+/// The directory of a snapshot `first` of a guest that does nothing but come back.
+fn snapshot_of(shape: Shape) -> tempfile::TempDir {
+    let dir = scratch();
+    let running = Running::filled(shape, Places::volatile(dir.path()));
+    running.exit_for_ever();
+    running.save("first", SaveForm::Full);
+    running.end();
+    dir
+}
+
+fn restored(shape: Shape, dir: &Path, kept: Kept, runs: usize) -> Sample {
+    restored_once(shape, dir, kept);
+    (0..runs).map(|_| restored_once(shape, dir, kept)).collect()
+}
+
+/// Milliseconds until the restored guest comes back for the first time.
+fn restored_once(shape: Shape, dir: &Path, kept: Kept) -> f64 {
+    let journals = scratch();
+    let places = match kept {
+        Kept::No => Places::volatile(dir),
+        Kept::OnDisk => Places::kept(journals.path(), "journal"),
+    };
+    let options = options(shape, places, lazily(&dir.join("snapshots/first")));
+    let runtime = runtime();
+    let begun = Instant::now();
+    let (vm, _) = runtime.block_on(actors::start(options)).expect("a VM");
+    let running = Running { runtime, vm };
+    wait_for_exits(&running.machine(), 1);
+    let took = begun.elapsed().as_secs_f64() * 1e3;
+    running.end();
+    wait_for_checks();
+    took
+}
+
+/// Bytes that were mapped are checked beside the guest; the next restore is not to share the machine with that.
+fn wait_for_checks() {
+    let is_check = |task: fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.trim() == "snapshot-check")
+    };
+    while fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok).any(is_check) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
