@@ -1,6 +1,7 @@
 //! The whole program: its binary at a shell and a socket, and its actors with a guest in this process.
 
 mod backends;
+mod contents;
 mod corpus;
 mod defects;
 mod demo;

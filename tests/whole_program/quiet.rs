@@ -164,6 +164,41 @@ fn difference(one: &HostMemory, other: &HostMemory) -> Option<u64> {
     pages.into_iter().find(|at| page(one, *at) != page(other, *at))
 }
 
+/// Seen as: a write to the MSI-X table that came when a reset was decided and before it showed was in the device's state and in
+/// none of its registers; the next pulse found them to differ, and ended the VM.
+#[test]
+fn a_write_and_a_reset_never_cross() {
+    let vm = InProcess::start(Wanted {
+        guest: GuestProgram::from(Policy::Accept),
+        // A reset shows when it is on the disk, which leaves room for a write.
+        durability: Durability::Disk,
+        ..Wanted::default()
+    });
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for number in 0..2 {
+            let (vm, is_over) = (&vm, &is_over);
+            scope.spawn(move || {
+                let mut dice = Dice(number << 33 | 5);
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut bus = vm.vm.bus();
+                    let at = wire::Hpa(platform::MMIO_BASE.0 + dice.roll(0x3_0000 / 4) * 4);
+                    driver::Bus::write(&mut bus, at, &dice.roll(u64::MAX).to_le_bytes()[..4]);
+                }
+            });
+        }
+        for _ in 0..40 {
+            call(&vm, "system_reset", json!({})).expect("reset");
+            let pulsed = vm.runtime.block_on(vm.vm.pulse());
+            is_over.store(pulsed.is_err(), Ordering::Relaxed);
+            pulsed.expect("registers and state agree");
+            thread::sleep(Duration::from_millis(5));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    vm.end();
+}
+
 /// What somebody does again and again.
 type Deed<'a> = (&'static str, Box<dyn Fn(&mut Dice) -> Result<(), String> + Sync + 'a>);
 

@@ -187,6 +187,7 @@ mod tests {
         let mut byte = [0];
         bus.read(Hpa(0), &mut byte);
         assert_eq!((byte, bus.now_ms()), ([0xff], u64::MAX));
+        bus.gate().reset_ends();
         let mut next = bus.rebooted();
         next.read(Hpa(0), &mut byte);
         assert_eq!(byte, [7]);

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Every access of the guest passes; a paused guest parks in front of its next access, so that whatever it has begun is
-//! complete. A reset ends the boot under way at once (its accesses read all ones) and holds the next one back until
-//! the registers are as at power-on. A device that is plugged or unplugged begins a new round of the same boot, in which
+//! complete. A reset ends the boot under way at once (its accesses read all ones) and holds the next one back, each access
+//! of it, until the registers are as at power-on. A device that is plugged or unplugged begins a new round of the same boot, in which
 //! the guest looks for devices anew.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -49,7 +49,7 @@ struct State {
     boot: Boot,
     /// Devices that came or went.
     plugs: u64,
-    /// Resets under way; no boot begins while there is one.
+    /// Resets under way; no boot begins while there is one, and nobody is in an access.
     resets: u32,
     interrupts: u64,
     /// Accesses under way.
@@ -84,12 +84,17 @@ impl Gate {
         if state.mode == Mode::Stopped || state.boot != boot { Pass::BootOver } else { Pass::Go }
     }
 
+    /// Waits out a reset, too: what is written between its decision and what it shows would be in the device's state and in
+    /// none of its registers.
     fn wait_out_pause(&self, boot: Boot) -> MutexGuard<'_, State> {
-        let paused = |state: &mut State| state.mode == Mode::Paused && state.boot == boot;
-        self.changed.wait_while(self.lock(), paused).unwrap_or_else(PoisonError::into_inner)
+        let held_back = |state: &mut State| {
+            let is_reset = state.mode == Mode::Running && state.resets > 0;
+            state.boot == boot && (state.mode == Mode::Paused || is_reset)
+        };
+        self.changed.wait_while(self.lock(), held_back).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits out a pause, and begins an access, unless the boot is over.
+    /// Waits out a pause or a reset, and begins an access, unless the boot is over.
     pub(crate) fn enter(&self, boot: Boot) -> Option<Passage<'_>> {
         let mut state = self.wait_out_pause(boot);
         let is_over = state.mode == Mode::Stopped || state.boot != boot;
@@ -99,7 +104,7 @@ impl Gate {
         })
     }
 
-    /// Waits until no access is under way. Of a gate that is paused none begins then.
+    /// Waits until no access is under way. Of a gate that is paused, or being reset, none begins then.
     pub(crate) fn wait_empty(&self) {
         let occupied = |state: &mut State| state.inside > 0;
         drop(self.changed.wait_while(self.lock(), occupied).unwrap_or_else(PoisonError::into_inner));
@@ -196,7 +201,7 @@ impl Drop for Passage<'_> {
         let mut state = self.0.lock();
         state.inside -= 1;
         // Nobody waits for it while the guest runs.
-        if state.inside == 0 && state.mode != Mode::Running {
+        if state.inside == 0 && (state.mode != Mode::Running || state.resets > 0) {
             self.0.changed.notify_all();
         }
     }
@@ -225,6 +230,30 @@ mod tests {
         let second = waiting.join().expect("no panic").expect("a boot").boot;
         assert_ne!(second, first);
         assert_eq!(gate.pass(second), Pass::Go);
+    }
+
+    #[test]
+    fn an_access_of_the_next_boot_waits_for_the_end_of_the_reset() {
+        let gate = Arc::new(Gate::new());
+        let before = gate.enter(gate.boot()).expect("a passage");
+        gate.reset_begins();
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.wait_empty())
+        };
+        let next = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.enter(gate.boot()).is_some())
+        };
+        drop(before);
+        waiting.join().expect("no panic");
+        thread::sleep(Duration::from_millis(5));
+        assert!(!next.is_finished(), "the registers are not as at power-on yet");
+        gate.reset_ends();
+        assert!(next.join().expect("no panic"));
+        gate.reset_begins();
+        gate.stop();
+        assert!(gate.enter(gate.boot()).is_none(), "the end is not waited for");
     }
 
     #[test]

@@ -41,9 +41,11 @@ impl Processor {
         self.kvm.iter().for_each(|kvm| kvm.stop());
     }
 
-    /// Ends the boot under way; the next begins when as many resets have ended as have begun.
+    /// Ends the boot under way, and returns when its last access has ended; the next begins when as many resets have ended
+    /// as have begun.
     pub(crate) fn reset_begins(&self) {
         self.gate.reset_begins();
+        self.gate.wait_empty();
         self.kvm.iter().for_each(|kvm| kvm.reset_begins());
     }
 

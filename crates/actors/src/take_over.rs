@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use device::backends::{self, BackendSpec, Sharing, Survival};
+use device::backends::{self, BackendKind, BackendSpec, Seal, Sharing, Survival};
 use handover::{Hello, Memory, Offer, Owner, State, Stated, Taker};
 use journal::record::{Origin, Parent};
 use memory::HostMemory;
@@ -182,8 +182,13 @@ fn map(offered: Option<Memory>, id: &str, spec: &BackendSpec) -> Result<Arc<Host
     if len_bytes != spec.size_bytes {
         return Err(failed(format!("it has {len_bytes} bytes, and the state says {}", spec.size_bytes)));
     }
-    // What was private to the other process was copied into a file that nobody else has.
-    let spec = memory::HostMemorySpec { sharing: Sharing::Shared, ..host_spec(spec) };
+    // What was private to the other process was copied into a file that nobody else has, and that is written even where the one
+    // under it was only read: mapped as that was, it once took no writes any more.
+    let kind = match (&spec.kind, spec.sharing) {
+        (BackendKind::File { .. }, Sharing::Private) => BackendKind::Memfd { seal: Seal::Unsealed, huge_pages: None },
+        (kind, _) => kind.clone(),
+    };
+    let spec = memory::HostMemorySpec { kind, sharing: Sharing::Shared, ..host_spec(spec) };
     HostMemory::from_fd(fd, &spec).map(Arc::new).map_err(|error| failed(error.to_string()))
 }
 

@@ -415,6 +415,8 @@ struct QtestMachine(Vm);
 /// The platform of the life under way, which goes on as long as this is held.
 struct HeldPlatform<'a> {
     platform: Arc<Platform>,
+    /// No reset falls into its access.
+    _plugging: tokio::sync::RwLockReadGuard<'a, ()>,
     _input: tokio::sync::RwLockReadGuard<'a, ()>,
 }
 
@@ -428,8 +430,9 @@ impl Deref for HeldPlatform<'_> {
 
 impl platform::qtest::Machine for QtestMachine {
     fn platform(&self) -> Box<dyn Deref<Target = Platform> + '_> {
+        let plugging = self.0.shared.plugging.blocking_read();
         let input = self.0.shared.inputs.blocking_read();
-        Box::new(HeldPlatform { platform: self.0.platform(), _input: input })
+        Box::new(HeldPlatform { platform: self.0.platform(), _plugging: plugging, _input: input })
     }
 
     fn step_clock(&self, by_ns: u64) -> u64 {
