@@ -10,16 +10,17 @@
 //! The chain begins with the link that the genesis' frame would have: records behind another genesis, or behind another
 //! parent, do not continue it. Deliberately absent: the records of the parent, which are asked for where they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use device::{Seq, VmTime, laws};
+use device::{Seq, VmTime};
 
 use crate::{
     directory::{Directory, Generation},
     follower::Row,
-    form::{self, KEYFRAME_VERSION, Keyframe},
+    form::{self, Base, Keyframe},
     frame::Chain,
     handle::{Journal, Options, Start},
+    keeper::BaseFile,
     keyframe::StoredKeyframe,
     opening::Opening,
     portable::{SEQ_MAX, write_base},
@@ -34,9 +35,10 @@ pub struct Beginning {
     store: SledStore,
 }
 
-/// The state at which a journal begins, on its disk.
+/// A journal at its state.
 #[derive(Debug)]
 pub(crate) struct Begun {
+    beginning: Beginning,
     base: StoredKeyframe,
     time: VmTime,
 }
@@ -58,34 +60,60 @@ impl Beginning {
     ///
     /// # Errors
     /// If the state is none at which a journal can begin, or the disk fails.
-    pub fn begin(self, genesis: &[u8], base: Keyframe, options: Options) -> Result<Journal, OpenError> {
-        let begun = self.write(genesis, base, options.record_version)?;
-        self.start(begun, options)
+    pub fn begin(self, genesis: &[u8], base: Base, options: Options) -> Result<Journal, OpenError> {
+        self.write(genesis, base, options.record_version)?.start(options)
     }
 
-    /// Makes it a journal, and durable.
-    pub(crate) fn write(&self, genesis: &[u8], base: Keyframe, version: u16) -> Result<Begun, OpenError> {
+    /// The same, without waiting for the disk: the state is on it when [`Journal::flush`] has returned, and before the first
+    /// record is. For who has something else to do until then.
+    ///
+    /// # Errors
+    /// If the state is none at which a journal can begin. That the disk failed is said as it is of a record.
+    pub fn begin_beside(self, genesis: &[u8], base: Base, options: Options) -> Result<Journal, OpenError> {
+        let (begun, path) = self.stage(genesis, base, options.record_version)?;
+        let base = BaseFile { path, keyframe: begun.base.clone() };
+        begun.start_with(Some(base), options)
+    }
+
+    /// Makes it a journal, and durable. Its genesis is in the form `version`.
+    pub(crate) fn write(self, genesis: &[u8], base: Base, version: u16) -> Result<Begun, OpenError> {
+        let (begun, path) = self.stage(genesis, base, version)?;
+        write_base(&path, &begun.base)?;
+        Ok(begun)
+    }
+
+    /// Checks it. What is to be written, and where.
+    fn stage(self, genesis: &[u8], base: Base, version: u16) -> Result<(Begun, PathBuf), OpenError> {
         let genesis = Stored { seq: Seq(0), version, body: genesis.to_vec() };
-        check(&genesis, &base).map_err(|reason| OpenError::Base { seq: base.seq, reason })?;
-        let (seq, time) = (base.seq, base.time);
+        let &Keyframe { seq, time, vm: _ } = base.keyframe();
+        check(&genesis, base.keyframe()).map_err(|reason| OpenError::Base { seq, reason })?;
         let chain = Chain::default().next(Seq(0), version, &genesis.body);
-        let base = StoredKeyframe { seq, chain, genesis, version: KEYFRAME_VERSION, body: base.to_bytes() };
-        write_base(&self.directory.sealed_path(Seq(seq.0 + 1), seq), &base)?;
-        Ok(Begun { base, time })
+        let (version, body) = base.into_body();
+        let base = StoredKeyframe { seq, chain, genesis, version, body };
+        let path = self.directory.sealed_path(Seq(seq.0 + 1), seq);
+        Ok((Begun { beginning: self, base, time }, path))
     }
+}
 
+impl Begun {
     /// The same at the place to which its directory was moved.
-    pub(crate) fn moved_to(mut self, dir: &Path) -> Beginning {
-        self.directory = Directory::new(dir);
-        self.store.moved_to(&self.directory);
+    pub(crate) fn moved_to(mut self, dir: &Path) -> Self {
+        let Beginning { directory, store } = &mut self.beginning;
+        *directory = Directory::new(dir);
+        store.moved_to(directory);
         self
     }
 
-    pub(crate) fn start(self, begun: Begun, options: Options) -> Result<Journal, OpenError> {
-        let (Beginning { directory, store }, Begun { base, time }) = (self, begun);
+    pub(crate) fn start(self, options: Options) -> Result<Journal, OpenError> {
+        self.start_with(None, options)
+    }
+
+    fn start_with(self, due: Option<BaseFile>, options: Options) -> Result<Journal, OpenError> {
+        let Begun { beginning: Beginning { directory, store }, base, time } = self;
         let clock = options.clock.max(time);
         let (chain, last, row) = (base.chain, base.seq, Some(Row::behind(directory, base)));
-        Journal::start(Start { store: Box::new(store), chain, last, frame_bytes: 0, row }, Options { clock, ..options })
+        let start = Start { store: Box::new(store), chain, last, frame_bytes: 0, row, base: due };
+        Journal::start(start, Options { clock, ..options })
     }
 }
 
@@ -100,7 +128,7 @@ fn check(genesis: &Stored, base: &Keyframe) -> Result<(), String> {
     if genesis.config != base.vm.config {
         return Err("it is the state of another VM than its genesis describes".to_owned());
     }
-    laws::check(&base.vm).map_err(|broken| broken.to_string())
+    Ok(())
 }
 
 /// Removes what was left of a journal that was never begun.

@@ -22,9 +22,9 @@ use crate::{
     clock::VmClock,
     directory::Directory,
     follower::{FollowerThread, Message, Row, Sealing, TailError},
-    form::Keyframe,
+    form::{Base, Keyframe},
     frame::{self, Chain},
-    keeper::{Desk, DeskOptions, Generations, Keeper, Pending, check_body},
+    keeper::{BaseFile, Desk, DeskOptions, Generations, Keeper, Pending, check_body},
     opening::Opening,
     part,
     record::RECORD_VERSION,
@@ -155,6 +155,8 @@ pub(crate) struct Start {
     pub(crate) frame_bytes: u64,
     /// Where the store is one of a row in a directory.
     pub(crate) row: Option<Row>,
+    /// The state at which it begins, where that is not on its disk yet.
+    pub(crate) base: Option<BaseFile>,
 }
 
 impl Journal {
@@ -170,7 +172,7 @@ impl Journal {
     /// # Errors
     /// If there is a journal, the state is none at which one can begin, or the disk fails.
     pub fn begin(dir: &Path, genesis: &[u8], base: Keyframe, options: Options) -> Result<Journal, OpenError> {
-        Beginning::prepare(dir)?.begin(genesis, base, options)
+        Beginning::prepare(dir)?.begin(genesis, base_of(base)?, options)
     }
 
     /// Opens the journal in `dir` and reads it from its newest keyframe on. A torn tail is removed. A [`Sealing`] must be at
@@ -202,7 +204,7 @@ impl Journal {
         let genesis = Stored { seq: Seq(0), version: options.record_version, body: genesis.to_vec() };
         let frame_bytes = group.len() as u64;
         let row = dir.map(|dir| Row::new(Directory::new(dir), genesis, group));
-        Journal::start(Start { store, chain, last: Seq(0), frame_bytes, row }, options)
+        Journal::start(Start { store, chain, last: Seq(0), frame_bytes, row, base: None }, options)
     }
 
     /// Opens the journal in a store and reads it whole. A torn tail is removed.
@@ -221,7 +223,7 @@ impl Journal {
                 recovered.last
             );
         }
-        let start = Start { store, chain, last: recovered.last, frame_bytes, row: None };
+        let start = Start { store, chain, last: recovered.last, frame_bytes, row: None, base: None };
         Ok((Journal::start(start, options)?, recovered))
     }
 
@@ -229,21 +231,27 @@ impl Journal {
     pub fn volatile(last: Seq, options: Options) -> Journal {
         let Options { limit_bytes, clock, on_durable, .. } = options;
         let durability = Durability::None;
-        let desk = Arc::new(Desk::new(false, last, 0, DeskOptions { durability, limit_bytes, on_durable }));
+        let desk = Arc::new(Desk::new(
+            false,
+            last,
+            0,
+            DeskOptions { durability, limit_bytes, on_durable, is_base_due: false },
+        ));
         let (keeper, follower) = (Mutex::new(None), Mutex::new(None));
         Journal { room: Arc::new(Room { desk, clock: VmClock::stopped_at(clock), keeper, follower }) }
     }
 
     pub(crate) fn start(start: Start, options: Options) -> Result<Journal, OpenError> {
-        let Start { store, chain, last, frame_bytes, row } = start;
+        let Start { store, chain, last, frame_bytes, row, base } = start;
         let Options { durability, record_version, limit_bytes, clock, on_durable, on_failed, sealing } = options;
-        let desk = Arc::new(Desk::new(true, last, frame_bytes, DeskOptions { durability, limit_bytes, on_durable }));
+        let desk_options = DeskOptions { durability, limit_bytes, on_durable, is_base_due: base.is_some() };
+        let desk = Arc::new(Desk::new(true, last, frame_bytes, desk_options));
         warn_near_limit(0, frame_bytes, limit_bytes);
         let (follower, generations) = match row.zip(sealing) {
             Some((row, sealing)) => follow(&desk, row, sealing).map(|(follower, row)| (Some(follower), Some(row)))?,
             None => (None, None),
         };
-        let keeper = Keeper { desk: Arc::clone(&desk), store, chain, record_version, on_failed, generations };
+        let keeper = Keeper { desk: Arc::clone(&desk), store, chain, record_version, on_failed, generations, base };
         let keeper = spawn("journal-keeper", move || keeper.run())?;
         let (keeper, follower) = (Mutex::new(Some(keeper)), Mutex::new(follower));
         let room = Room { desk, clock: VmClock::stopped_at(clock), keeper, follower };
@@ -353,6 +361,12 @@ impl Room {
             tracing::error!("the journal's follower panicked");
         }
     }
+}
+
+/// What is refused here would be refused by every start.
+pub(crate) fn base_of(keyframe: Keyframe) -> Result<Base, OpenError> {
+    let seq = keyframe.seq;
+    Base::of(keyframe).map_err(|error| OpenError::Base { seq, reason: error.to_string() })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {

@@ -5,13 +5,14 @@
 //!                           desk: failed   ◀─ the first error, final ──────────────────────┘    └─▶ on_durable(#N)
 //! ```
 //!
-//! What gathers while one group is being synced is the next group, so a crowd shares one sync. Between two groups it goes
+//! Of a journal that begins at a state, that comes first: no record is durable before it is. What gathers while one group is being synced is the next group, so a crowd shares one sync. Between two groups it goes
 //! over to the next generation of the store, when that is there. Absent on purpose: a retry (after a failed sync nobody knows
 //! what is on the disk), a delay to gather more, waiting for the follower, and IO under the desk's lock.
 
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +27,9 @@ use crate::{
     follower::{Message, Next},
     frame::{self, BODY_LIMIT_BYTES, Chain},
     handle::{CloseReason, JournalClosed, OnDurable, OnFailed},
+    keyframe::StoredKeyframe,
     part,
+    portable::write_base,
     store::{Durability, Store, StoreError, panic_message},
 };
 
@@ -54,6 +57,8 @@ pub(crate) struct Ledger {
     ending: bool,
     keeper_waits: bool,
     flushers: usize,
+    /// The state at which the journal begins is not on its disk yet.
+    is_base_due: bool,
 }
 
 /// Where handles and the keeper meet.
@@ -72,6 +77,7 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(keeps: bool, last: Seq, frame_bytes: u64, options: DeskOptions) -> Desk {
+        let DeskOptions { durability, limit_bytes, on_durable, is_base_due } = options;
         let ledger = Ledger {
             last,
             written: last,
@@ -82,8 +88,8 @@ impl Desk {
             ending: false,
             keeper_waits: false,
             flushers: 0,
+            is_base_due,
         };
-        let DeskOptions { durability, limit_bytes, on_durable } = options;
         Desk {
             ledger: Mutex::new(ledger),
             gathered: Condvar::new(),
@@ -140,7 +146,7 @@ impl Desk {
     pub(crate) fn flush(&self) -> Result<Seq, JournalClosed> {
         let mut ledger = self.ledger();
         let target = ledger.last;
-        while ledger.written < target {
+        while ledger.is_base_due || ledger.written < target {
             if ledger.failed {
                 return Err(self.closed(&ledger));
             }
@@ -202,6 +208,11 @@ impl Desk {
         }
     }
 
+    fn base_is_written(&self) {
+        self.ledger().is_base_due = false;
+        self.settled.notify_all();
+    }
+
     /// Makes an error final, and returns the last record that is written.
     fn fail(&self, error: &Arc<StoreError>) -> Seq {
         let mut ledger = self.ledger();
@@ -220,6 +231,13 @@ pub(crate) struct DeskOptions {
     pub(crate) durability: Durability,
     pub(crate) limit_bytes: Option<u64>,
     pub(crate) on_durable: OnDurable,
+    pub(crate) is_base_due: bool,
+}
+
+/// The state at which a journal begins, on its way to the disk.
+pub(crate) struct BaseFile {
+    pub(crate) path: PathBuf,
+    pub(crate) keyframe: StoredKeyframe,
 }
 
 fn frame_len_bytes(body: &[u8]) -> u64 {
@@ -242,6 +260,8 @@ pub(crate) struct Keeper {
     pub(crate) record_version: u16,
     pub(crate) on_failed: OnFailed,
     pub(crate) generations: Option<Generations>,
+    /// What has to be on the disk before the first record.
+    pub(crate) base: Option<BaseFile>,
 }
 
 /// The store as one of a row, and the way to the follower, who seals those that are full.
@@ -280,17 +300,36 @@ impl Keeper {
     /// Keeps records until the desk says that there will be no more, or until the first failure.
     pub(crate) fn run(mut self) {
         let mut records = Vec::new();
+        if let Some(base) = self.base.take()
+            && let Err(error) = self.guarded("write the state at which it begins", |keeper| keeper.begin(&base))
+        {
+            self.fail(error);
+            return;
+        }
         while self.desk.gather(&mut records) {
-            let kept = catch_unwind(AssertUnwindSafe(|| self.keep(&records))).unwrap_or_else(|panic| {
-                let (doing, message) = ("keep records", panic_message(&*panic));
-                Err(StoreError::Panicked { doing, place: self.store.place(), message })
-            });
-            if let Err(error) = kept {
+            if let Err(error) = self.guarded("keep records", |keeper| keeper.keep(&records)) {
                 self.fail(error);
                 return;
             }
             records.clear();
         }
+    }
+
+    fn guarded(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        catch_unwind(AssertUnwindSafe(|| work(self))).unwrap_or_else(|panic| {
+            let message = panic_message(&*panic);
+            Err(StoreError::Panicked { doing, place: self.store.place(), message })
+        })
+    }
+
+    fn begin(&mut self, BaseFile { path, keyframe }: &BaseFile) -> Result<(), StoreError> {
+        write_base(path, keyframe)?;
+        self.desk.base_is_written();
+        Ok(())
     }
 
     /// Makes one group durable and says so.

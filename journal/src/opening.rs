@@ -75,7 +75,7 @@ impl Opening {
         let newest = self.hold()?;
         let (chain, last, frame_bytes) = (newest.chain, newest.recovered.last, newest.frame_bytes);
         let (store, row) = newest.into_row()?;
-        Journal::start(Start { store, chain, last, frame_bytes, row: Some(row) }, options)
+        Journal::start(Start { store, chain, last, frame_bytes, row: Some(row), base: None }, options)
     }
 
     /// Seals every record into files and removes the oldest of these, as `sealing` says.

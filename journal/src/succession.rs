@@ -25,8 +25,8 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{
     beginning::Beginning,
     directory::{Directory, Half, Past, failed, next_dir, sync_dir},
-    form::Keyframe,
-    handle::{Journal, Options},
+    form::{Base, Keyframe},
+    handle::{Journal, Options, base_of},
     record::{Genesis, Parent},
     recover::OpenError,
     store::StoreError,
@@ -71,7 +71,7 @@ pub fn supersede(
     change: &str,
     options: Options,
 ) -> Result<Journal, OpenError> {
-    Succession::prepare(dir)?.begin(genesis, base, change, options)
+    Succession::prepare(dir)?.begin(genesis, base_of(base)?, change, options)
 }
 
 impl Succession {
@@ -99,14 +99,14 @@ impl Succession {
     ///
     /// # Errors
     /// As those of [`supersede`].
-    pub fn begin(self, genesis: Genesis, base: Keyframe, change: &str, options: Options) -> Result<Journal, OpenError> {
+    pub fn begin(self, genesis: Genesis, base: Base, change: &str, options: Options) -> Result<Journal, OpenError> {
         self.begin_by(genesis, base, change, options, &mut |_| Ok(()))
     }
 
     fn begin_by(
         self,
         genesis: Genesis,
-        base: Keyframe,
+        base: Base,
         change: &str,
         options: Options,
         before: &mut Before<'_>,
@@ -115,13 +115,13 @@ impl Succession {
         let dir = dir.as_path();
         // Nobody goes on with the old one while it is moved, nor with the new one before it is in its place.
         let (_switching, _old) = (lock(dir)?, hold_newest(dir)?);
-        let parent = Parent { journal: past.name(), shared: base.seq, change: change.to_owned() };
+        let parent = Parent { journal: past.name(), shared: base.keyframe().seq, change: change.to_owned() };
         let genesis = Genesis { parent: Some(parent), ..genesis };
         let begun = beginning.write(&genesis.to_bytes(), base, options.record_version)?;
         before(Step::Commit)?;
         commit(dir, past)?;
         complete(dir, past, before)?;
-        beginning.moved_to(dir).start(begun, options)
+        begun.moved_to(dir).start(options)
     }
 }
 
@@ -267,7 +267,7 @@ mod tests {
         let mut steps = 0;
         let begun = Succession::prepare(dir).expect("prepared").begin_by(
             genesis(),
-            base(20),
+            base_of(base(20)).expect("lawful"),
             "a test",
             Options::default(),
             &mut |step| {
@@ -403,7 +403,7 @@ mod tests {
         older(dir.path(), false);
         let journal = Opening::of(dir.path()).expect("opens").start(Options::default()).expect("starts");
         let succession = Succession::prepare(dir.path()).expect("beside the journal that runs");
-        let refused = succession.begin(genesis(), base(20), "a test", Options::default());
+        let refused = succession.begin(genesis(), base_of(base(20)).expect("lawful"), "a test", Options::default());
         assert!(matches!(refused, Err(OpenError::Held { .. })), "{refused:?}");
         append(journal, 1);
         assert_eq!(read(dir.path()).expect("whole").last, Seq(RECORDS + 1));

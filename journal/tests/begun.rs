@@ -8,7 +8,7 @@ use device::config::{DeviceIndex, VmConfig};
 use device::operation::Fact;
 use device::vm::Vm;
 use device::{Seq, Stamp, VmTime};
-use journal::form::{KEYFRAME_VERSION, Keyframe};
+use journal::form::{Base, KEYFRAME_VERSION, Keyframe};
 use journal::frame::Chain;
 use journal::portable::{About, read_file, write_file};
 use journal::record::{Genesis, Parent};
@@ -333,7 +333,11 @@ fn what_was_never_begun_says_so_and_is_swept() {
     let prepared = Beginning::prepare(&dir).expect("prepared");
     assert!(matches!(Beginning::prepare(&dir), Err(OpenError::Held { .. })));
     copy(&dir, &killed);
-    prepared.begin(&genesis(), base(), options(base(), None)).expect("begins").close().expect("closes");
+    prepared
+        .begin(&genesis(), Base::of(base()).expect("lawful"), options(base(), None))
+        .expect("begins")
+        .close()
+        .expect("closes");
     assert_holds(&read(&dir).expect("whole"), 120);
 
     let half = killed.join("sealed/00000000000000000121-00000000000000000120.dcds.part");

@@ -25,7 +25,7 @@ use crate::fatal::{FatalFlag, Raised};
 use crate::gate::Gate;
 use crate::guest_side::GuestSide;
 use crate::guest_vcpu::GuestVcpu;
-use crate::kvm_guest::{KvmGuest, KvmParts};
+use crate::kvm_guest::{Ahead, KvmGuest, KvmParts};
 use crate::outbox::Outbox;
 use crate::parts::Parts;
 use crate::processor::Processor;
@@ -45,11 +45,13 @@ pub(crate) struct Birth {
     pub(crate) memories: BTreeMap<String, Arc<HostMemory>>,
     /// What the guest sees and is; `None`: it boots.
     pub(crate) guest_side: Option<GuestSide>,
+    /// What was made of its machine already.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 /// Begins a life.
 pub(crate) fn begin(options: &StartOptions, raised: &Raised, birth: Birth) -> Result<Parts, StartError> {
-    let Birth { journal, followed, outbox, state, last, ram, memories, guest_side } = birth;
+    let Birth { journal, followed, outbox, state, last, ram, memories, guest_side, ahead } = birth;
     let State { config, backends, devices } = state;
     let fatal = FatalFlag::new(raised.clone(), outbox.clone());
     let config = Arc::new(config);
@@ -72,6 +74,7 @@ pub(crate) fn begin(options: &StartOptions, raised: &Raised, birth: Birth) -> Re
             fatal: fatal.clone(),
             journal: journal.clone(),
             state: guest_side.as_ref().and_then(|side| side.machine.as_ref()),
+            ahead,
         })?),
     };
     let processor = Processor { gate: Arc::clone(&gate), kvm };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  device             the state after a record: a keyframe, as the journal writes them
+//!    or device-ahead  only after which record: the state came ahead, and was still the same
 //!  registers-PORT     the registers of a device, staged ones too
 //!  platform           the bridges
 //!  machine            the processors, of a guest on KVM
@@ -14,16 +15,18 @@ use std::collections::BTreeMap;
 
 use device::config::DeviceIndex;
 use device::vm::Vm as State;
-use journal::form::{KEYFRAME_VERSION, Keyframe};
+use device::{Seq, VmTime};
+use journal::form::{Base, KEYFRAME_VERSION, Keyframe};
 use platform::{FACE_STATE_VERSION, FaceState, PLATFORM_STATE_VERSION, PlatformState};
 use vm::{MACHINE_STATE_VERSION, MachineState};
 
 use crate::guest_side::GuestSide;
 use crate::quiet::Quiet;
 use crate::snapshot_error::SnapshotError;
-use crate::start::Accel;
 
 const DEVICE: &str = "device";
+const DEVICE_AHEAD: &str = "device-ahead";
+const DEVICE_AHEAD_VERSION: u16 = 1;
 const REGISTERS: &str = "registers-";
 const PLATFORM: &str = "platform";
 const MACHINE: &str = "machine";
@@ -33,6 +36,14 @@ const MACHINE: &str = "machine";
 pub(crate) struct Captured {
     /// Its time is that of the VM's clock, at or after that of the record.
     pub(crate) keyframe: Keyframe,
+    pub(crate) guest_side: GuestSide,
+}
+
+/// The same as it was read from its parts.
+#[derive(Debug)]
+pub(crate) struct Recalled {
+    /// What [`Captured::keyframe`] was.
+    pub(crate) base: Base,
     pub(crate) guest_side: GuestSide,
 }
 
@@ -55,9 +66,25 @@ impl Captured {
 
     /// Writes it.
     pub(crate) fn to_parts(&self) -> Vec<Part> {
-        let Self { keyframe, guest_side: GuestSide { faces, platform, machine } } = self;
-        let part = |name: String, version, bytes| Part { name, version, bytes };
-        let mut parts = vec![part(DEVICE.into(), KEYFRAME_VERSION, keyframe.to_bytes())];
+        self.parts(part(DEVICE.into(), KEYFRAME_VERSION, self.keyframe.to_bytes()))
+    }
+
+    /// Writes it for who was sent a state already.
+    pub(crate) fn to_parts_behind(&self, ahead: &State) -> Vec<Part> {
+        let Keyframe { seq, time, vm } = &self.keyframe;
+        if vm != ahead {
+            return self.to_parts();
+        }
+        self.parts(part(
+            DEVICE_AHEAD.into(),
+            DEVICE_AHEAD_VERSION,
+            [seq.0.to_le_bytes(), time.0.to_le_bytes()].concat(),
+        ))
+    }
+
+    fn parts(&self, device: Part) -> Vec<Part> {
+        let Self { keyframe: _, guest_side: GuestSide { faces, platform, machine } } = self;
+        let mut parts = vec![device];
         let of_face = |(port, face): (&DeviceIndex, &FaceState)| {
             part(format!("{REGISTERS}{}", port.0), FACE_STATE_VERSION, face.to_bytes())
         };
@@ -66,16 +93,44 @@ impl Captured {
         parts.extend(machine.iter().map(|machine| part(MACHINE.into(), MACHINE_STATE_VERSION, machine.to_bytes())));
         parts
     }
+}
+
+fn part(name: String, version: u16, bytes: Vec<u8>) -> Part {
+    Part { name, version, bytes }
+}
+
+/// A state that came ahead, after the record that these bytes say.
+fn moved(ahead: Base, version: u16, bytes: &[u8]) -> Result<Base, String> {
+    match bytes.as_chunks() {
+        ([seq, time], []) if version == DEVICE_AHEAD_VERSION => {
+            Ok(ahead.moved_to(Seq(u64::from_le_bytes(*seq)), VmTime(u64::from_le_bytes(*time))))
+        }
+        _ => Err(format!("{} bytes of version {version} say no record and its time", bytes.len())),
+    }
+}
+
+impl Recalled {
+    /// Reads it, where nothing came ahead.
+    pub(crate) fn from_parts(parts: impl IntoIterator<Item = Part>) -> Result<Self, SnapshotError> {
+        Self::from_parts_behind(parts, None)
+    }
 
     /// Reads it. Every part must be known and of use: what is left over is of a form that is not this one.
-    pub(crate) fn from_parts(parts: impl IntoIterator<Item = Part>) -> Result<Self, SnapshotError> {
-        let (mut keyframe, mut platform, mut machine, mut faces) = (None, None, None, BTreeMap::new());
+    pub(crate) fn from_parts_behind(
+        parts: impl IntoIterator<Item = Part>,
+        mut ahead: Option<Base>,
+    ) -> Result<Self, SnapshotError> {
+        let (mut base, mut platform, mut machine, mut faces) = (None, None, None, BTreeMap::new());
         for Part { name, version, bytes } in parts {
             let unreadable = |reason: String| SnapshotError::Part { name: name.clone(), reason };
             match name.as_str() {
                 DEVICE => {
-                    let read = Keyframe::from_stored(version, &bytes).map_err(|error| unreadable(error.to_string()))?;
-                    keyframe = Some(read);
+                    let read = Base::from_stored(version, bytes).map_err(|error| unreadable(error.to_string()))?;
+                    base = Some(read);
+                }
+                DEVICE_AHEAD => {
+                    let ahead = ahead.take().ok_or_else(|| unreadable("no state came ahead of it".into()))?;
+                    base = Some(moved(ahead, version, &bytes).map_err(unreadable)?);
                 }
                 PLATFORM => {
                     let read = PlatformState::from_bytes(version, &bytes);
@@ -93,30 +148,22 @@ impl Captured {
                 }
             }
         }
-        let keyframe = keyframe.ok_or(SnapshotError::Missing { name: DEVICE })?;
+        let base = base.ok_or(SnapshotError::Missing { name: DEVICE })?;
         let platform = platform.ok_or(SnapshotError::Missing { name: PLATFORM })?;
-        let captured = Self { keyframe, guest_side: GuestSide { faces, platform, machine } };
-        captured.check()?;
-        Ok(captured)
+        let recalled = Self { base, guest_side: GuestSide { faces, platform, machine } };
+        recalled.check()?;
+        Ok(recalled)
     }
 
     /// Every device has its registers, and nothing else has.
     fn check(&self) -> Result<(), SnapshotError> {
-        let plugged = &self.keyframe.vm.devices;
+        let plugged = &self.base.keyframe().vm.devices;
         for port in plugged.keys() {
             self.guest_side.face(*port)?;
         }
         match self.guest_side.faces.keys().find(|port| !plugged.contains_key(port)) {
             Some(port) => Err(SnapshotError::NoDevice { port: port.0 }),
             None => Ok(()),
-        }
-    }
-
-    /// What ran it.
-    pub(crate) fn accel(&self) -> Accel {
-        match &self.guest_side.machine {
-            Some(machine) => Accel::Kvm { vcpus: machine.vcpus() },
-            None => Accel::Soft,
         }
     }
 }

@@ -16,6 +16,7 @@ use vm::MachineState;
 
 use crate::parts::Parts;
 use crate::snapshot_error::SnapshotError;
+use crate::start::Accel;
 
 /// All of it, of a VM that is quiet.
 #[derive(Clone, Debug)]
@@ -39,6 +40,14 @@ impl GuestSide {
     /// The registers of a device.
     pub(crate) fn face(&self, device: DeviceIndex) -> Result<&FaceState, SnapshotError> {
         self.faces.get(&device).ok_or(SnapshotError::NoRegisters { port: device.0 })
+    }
+
+    /// What ran it.
+    pub(crate) fn accel(&self) -> Accel {
+        match &self.machine {
+            Some(machine) => Accel::Kvm { vcpus: machine.vcpus() },
+            None => Accel::Soft,
+        }
     }
 
     /// Sets the bridges; the devices are plugged.

@@ -1,8 +1,9 @@
 //! Handing over: a running VM goes to another process on this host, which goes on with its guest.
 //!
 //! ```text
-//!  offered  memories by their files; those without one are copied into a file made for it while the guest runs
-//!  quiet    the rest of the copies, then the state ─▶ given: this process never acts again
+//!  offered  the state as it is so far, memories by their files; those without one are copied into a file made for it while
+//!           the guest runs
+//!  quiet    the rest of the copies, then the state, if it is another one by now ─▶ given: this process never acts again
 //!                                                 └─▶ kept: the guest goes on here
 //! ```
 //!
@@ -16,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use device::backends::{BackendKind, Seal, Sharing};
 use handover::{GivenAway, Giver, HandoverError, Offer, Outcome, Prepared, State, Transfer};
+use journal::form::Keyframe;
 use memory::{HostMemory, HostMemorySpec, MissingFile, Slots, Surroundings};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 
+use crate::ahead::Sent;
 use crate::captured::{Captured, Part};
 use crate::fatal::{Fatal, Stopped};
 use crate::heir;
@@ -29,6 +32,8 @@ use crate::snapshot_error::SnapshotError;
 use crate::start::JournalPlace;
 use crate::vm::{RunState, Vm};
 
+/// Under this word an offer says what runs the guest.
+pub(crate) const ACCEL: &str = "accel";
 /// How long the other process may take to say who it is, and to prepare itself.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the guest stands still for a hand-over of which nothing comes.
@@ -101,14 +106,20 @@ impl Vm {
         // No snapshot takes what is dirty meanwhile.
         let mut lineage = self.shared.lineage.lock().await;
         *lineage = crate::save::Lineage::default();
-        let (giver, moving) = self.offer(stream).await?;
+        let (giver, moving, ahead) = self.offer(stream).await?;
         let heir = giver.taker().journal.clone();
         let (giver, moving) = blocking(move || moving.follow(giver)).await?;
 
         let begun = Instant::now();
         let (quiet, state) = self.quiet().await?;
-        let given = match self.given_state(&quiet, state, moving).await {
-            Ok(state) => blocking(move || Ok(giver.state(&state, STATE_TIMEOUT))).await,
+        let given = match self.given_state(&quiet, state, &ahead, moving).await {
+            Ok((state, moving)) => {
+                let given = blocking(move || Ok((giver.state(&state, STATE_TIMEOUT), moving)));
+                given.await.map(|(given, copied)| {
+                    spawn_blocking(move || drop(copied));
+                    given
+                })
+            }
             Err(error) => Err(error),
         };
         match given {
@@ -133,14 +144,16 @@ impl Vm {
         }
     }
 
-    async fn offer(&self, stream: UnixStream) -> Result<(Giver<Prepared>, Moving), HandOverError> {
+    async fn offer(&self, stream: UnixStream) -> Result<(Giver<Prepared>, Moving, Sent), HandOverError> {
         let (parts, options) = (self.parts(), &self.shared.options);
+        let vm = parts.state().await.map_err(QuietError::from)?;
+        let state = Keyframe { seq: parts.journal.last(), time: parts.journal.clock().now(), vm };
         let memories = named(parts.platform().ram(), parts.memories().await?)?;
         let slots = parts.slots.processor.kvm.as_ref().map(|kvm| Arc::clone(kvm.slots()));
         let place = options.journal.clone();
         let journal = (place != JournalPlace::None).then(|| heir::name(&place));
         let (build, last) = (options.build.clone(), parts.journal.durable());
-        let about = vec![("accel".to_owned(), options.accel.to_string())];
+        let about = vec![(ACCEL.to_owned(), options.accel.to_string()), Sent::about()];
         blocking(move || {
             let giver = Giver::hello(stream, PREPARE_TIMEOUT)?;
             let marked = mark(&place, &giver.taker().journal);
@@ -151,9 +164,12 @@ impl Vm {
                     return Err(error);
                 }
             };
-            let memories = moving.offered()?;
+            let failed = |reason| HandOverError::Memory { id: "state".into(), reason };
+            let ahead = Sent::of(state).map_err(failed)?;
+            let mut memories = moving.offered()?;
+            memories.push(ahead.offered().map_err(|error| failed(error.to_string()))?);
             let giver = giver.offer(&Offer { build, about, journal, last, memories }, PREPARE_TIMEOUT)?;
-            Ok((giver, moving))
+            Ok((giver, moving, ahead))
         })
         .await
     }
@@ -162,10 +178,11 @@ impl Vm {
         &self,
         quiet: &Quiet<'_>,
         state: device::vm::Vm,
+        ahead: &Sent,
         moving: Moving,
-    ) -> Result<State, HandOverError> {
+    ) -> Result<(State, Moving), HandOverError> {
         let memories = named(quiet.parts.platform().ram(), quiet.memories().await?)?;
-        blocking(move || moving.rest(&memories)).await?;
+        let moving = blocking(move || moving.rest(&memories)).await?;
         let captured = Captured::of(quiet, state)?;
         let of_part = |Part { name, version, bytes }| handover::Part { name, version: version.into(), bytes };
         let run = match quiet.was {
@@ -173,7 +190,8 @@ impl Vm {
             RunState::Paused => handover::RunState::Paused,
         };
         let (last, clock) = (captured.keyframe.seq, captured.keyframe.time);
-        Ok(State { parts: captured.to_parts().into_iter().map(of_part).collect(), last, clock, run })
+        let parts = captured.to_parts_behind(ahead.state()).into_iter().map(of_part).collect();
+        Ok((State { parts, last, clock, run }, moving))
     }
 
     /// The VM is another's: all that acts here ends.
@@ -270,13 +288,14 @@ impl Moving {
         Ok((giver, self))
     }
 
-    /// In the pause.
-    fn rest(self, now: &BTreeMap<String, Arc<HostMemory>>) -> Result<(), HandOverError> {
+    /// In the pause. What it is made of is given back when the pause is over: to unmap what was copied takes longer than all else.
+    fn rest(self, now: &BTreeMap<String, Arc<HostMemory>>) -> Result<Self, HandOverError> {
         let is_same = |(id, copy): (&String, &Copy)| now.get(id).is_some_and(|now| Arc::ptr_eq(now, &copy.memory));
         if now.len() != self.memories.len() || !self.memories.iter().all(is_same) {
             return Err(HandOverError::Moved);
         }
-        self.copy_dirty().map(drop)
+        self.copy_dirty()?;
+        Ok(self)
     }
 
     fn collect(&self) {
@@ -301,7 +320,7 @@ impl Moving {
 }
 
 /// A file of zeros that another process can map.
-fn file_for(size_bytes: u64) -> Result<HostMemory, String> {
+pub(crate) fn file_for(size_bytes: u64) -> Result<HostMemory, String> {
     let spec = HostMemorySpec {
         kind: BackendKind::Memfd { seal: Seal::Unsealed, huge_pages: None },
         sharing: Sharing::Shared,

@@ -9,7 +9,7 @@
 //! Deliberately absent: what is in a slot (`memory` and `platform` know), and what the guest does (its image).
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use driver::HpaRange;
@@ -28,6 +28,7 @@ use wire::Hpa;
 use crate::bus::platform_map;
 use crate::fatal::{Fatal, FatalFlag};
 use crate::guest_vcpu::{Guest, GuestProgram};
+use crate::start::Accel;
 
 /// Where RAM goes on above 4 GiB.
 const FOUR_GIB: Hpa = Hpa(4 << 30);
@@ -55,6 +56,29 @@ pub(crate) struct KvmParts<'a> {
     pub(crate) journal: Journal,
     /// What the processors were; `None`: they boot.
     pub(crate) state: Option<&'a MachineState>,
+    /// What was made of it already.
+    pub(crate) ahead: Option<Ahead>,
+}
+
+/// A virtual machine that is made on a thread of its own, while the state of its guest is read.
+pub(crate) struct Ahead {
+    vcpus: u32,
+    making: JoinHandle<Result<vm::Vm, Unavailable>>,
+}
+
+impl Ahead {
+    /// Begins to make it, where the guest is one on KVM.
+    pub(crate) fn begin(accel: Accel) -> Option<Self> {
+        let Accel::Kvm { vcpus } = accel else { return None };
+        let making = thread::Builder::new().name("kvm-ahead".into()).spawn(move || vm::Vm::create_with(vcpus));
+        making.ok().map(|making| Self { vcpus, making })
+    }
+
+    /// The machine, if it has so many processors. One that could not be made is tried once more.
+    fn finish(self, vcpus: u32) -> Result<vm::Vm, Unavailable> {
+        let made = (self.vcpus == vcpus).then(|| self.making.join().ok()?.ok()).flatten();
+        made.map_or_else(vm::Vm::create, Ok)
+    }
 }
 
 /// The guest on KVM.
@@ -82,8 +106,8 @@ struct Life {
 impl KvmGuest {
     /// A machine at the begin of its first boot, or where another stood; it stands still.
     pub(crate) fn new(parts: KvmParts<'_>) -> Result<Arc<Self>, KvmError> {
-        let KvmParts { platform, vcpus, program, fatal, journal, state } = parts;
-        let vm = Arc::new(vm::Vm::create()?);
+        let KvmParts { platform, vcpus, program, fatal, journal, state, ahead } = parts;
+        let vm = Arc::new(ahead.map_or_else(vm::Vm::create, |ahead| ahead.finish(vcpus))?);
         let slots = Arc::new(Slots::new(Arc::clone(&vm) as _));
         let alarm = fatal.clone();
         slots.connect_alarm(Arc::new(move |stuck| raise_elsewhere(&alarm, stuck.to_string())));

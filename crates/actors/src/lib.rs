@@ -10,6 +10,7 @@
 //! and every decision; those are in the device.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod backend_registry;
 mod birth;
 mod bus;

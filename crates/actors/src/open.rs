@@ -10,7 +10,7 @@
 
 use device::vm::Vm as State;
 use device::{Seq, VmTime};
-use journal::form::Keyframe;
+use journal::form::{Base, Keyframe};
 use journal::record::{Genesis, Parent, RECORD_VERSION};
 use journal::{Beginning, Durability, Journal, OpenError, Opening, Options, Sealing, Succession};
 use replay::{Fold, Followed};
@@ -39,8 +39,8 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// A journal that begins at a state.
-    fn at(journal: Journal, followed: Option<Followed>, hearers: Hearers, base: &Keyframe) -> Self {
-        let Keyframe { seq: last, time: _, vm: state } = base.clone();
+    fn at(journal: Journal, followed: Option<Followed>, hearers: Hearers, base: Keyframe) -> Self {
+        let Keyframe { seq: last, time: _, vm: state } = base;
         Self { journal, followed, outbox: hearers.outbox, state, last, torn_from: None, refill: None }
     }
 }
@@ -122,37 +122,35 @@ pub(crate) fn prepare(options: &StartOptions) -> Result<Prepared, StartError> {
 }
 
 /// Makes a journal that begins at a state that another VM was in.
-pub(crate) fn begin(
-    options: &StartOptions,
-    raised: &Raised,
-    base: &Keyframe,
-    parent: Parent,
-) -> Result<Opened, StartError> {
-    begin_prepared(options, raised, base, parent, prepare(options)?)
+pub(crate) fn begin(options: &StartOptions, raised: &Raised, base: Base, parent: Parent) -> Result<Opened, StartError> {
+    let opened = begin_beside(options, raised, base, parent, prepare(options)?)?;
+    opened.journal.flush()?;
+    Ok(opened)
 }
 
-/// The same, of what was prepared.
-pub(crate) fn begin_prepared(
+/// The same, of what was prepared. The state is on the disk when the journal was flushed.
+pub(crate) fn begin_beside(
     options: &StartOptions,
     raised: &Raised,
-    base: &Keyframe,
+    base: Base,
     parent: Parent,
     prepared: Prepared,
 ) -> Result<Opened, StartError> {
     let hearers = Hearers::new(raised);
+    let keyframe = base.keyframe().clone();
     let (journal, followed) = match prepared.0 {
         None => {
-            let journal_options = journal_options(options, &hearers, base.time);
-            (Journal::volatile(base.seq, Options { durability: Durability::None, ..journal_options }), None)
+            let journal_options = journal_options(options, &hearers, keyframe.time);
+            (Journal::volatile(keyframe.seq, Options { durability: Durability::None, ..journal_options }), None)
         }
         Some(beginning) => {
-            let genesis = genesis(options, base, Some(parent));
-            let (followed, sealing) = sealing(options, &hearers.fatal, Fold::from_keyframe(base.clone()));
-            let journal_options = Options { sealing, ..journal_options(options, &hearers, base.time) };
-            (beginning.begin(&genesis.to_bytes(), base.clone(), journal_options)?, Some(followed))
+            let genesis = genesis(options, &keyframe, Some(parent));
+            let (followed, sealing) = sealing(options, &hearers.fatal, Fold::from_keyframe(keyframe.clone()));
+            let journal_options = Options { sealing, ..journal_options(options, &hearers, keyframe.time) };
+            (beginning.begin_beside(&genesis.to_bytes(), base, journal_options)?, Some(followed))
         }
     };
-    Ok(Opened::at(journal, followed, hearers, base))
+    Ok(Opened::at(journal, followed, hearers, keyframe))
 }
 
 /// Supersedes the journal that the options name, which is closed, by one that begins with a snapshot; and says where what was
@@ -162,21 +160,22 @@ pub(crate) fn supersede(
     raised: &Raised,
     source: &Source,
 ) -> Result<(Opened, Option<String>), StartError> {
-    let (base, change) = (source.keyframe(), format!("restored from snapshot {}", source.snapshot.name()));
+    let (base, change) = (source.recalled.base.clone(), format!("restored from snapshot {}", source.snapshot.name()));
+    let keyframe = base.keyframe().clone();
     let JournalPlace::Directory(dir) = &options.journal else {
-        let nowhere = Parent { journal: String::new(), shared: base.seq, change };
+        let nowhere = Parent { journal: String::new(), shared: keyframe.seq, change };
         return Ok((begin(options, raised, base, nowhere)?, None));
     };
     let hearers = Hearers::new(raised);
-    let (followed, sealing) = sealing(options, &hearers.fatal, Fold::from_keyframe(base.clone()));
-    let journal_options = Options { sealing, ..journal_options(options, &hearers, base.time) };
+    let (followed, sealing) = sealing(options, &hearers.fatal, Fold::from_keyframe(keyframe.clone()));
+    let journal_options = Options { sealing, ..journal_options(options, &hearers, keyframe.time) };
     let succession = Succession::prepare(dir)?;
     let past = succession.past();
     if source.fills_files() {
         Refill::begin(dir, &past, source).map_err(|source| SnapshotError::Mark { dir: dir.clone(), source })?;
     }
-    let journal = succession.begin(genesis(options, base, None), base.clone(), &change, journal_options)?;
-    Ok((Opened::at(journal, Some(followed), hearers, base), Some(past)))
+    let journal = succession.begin(genesis(options, &keyframe, None), base, &change, journal_options)?;
+    Ok((Opened::at(journal, Some(followed), hearers, keyframe), Some(past)))
 }
 
 fn genesis(options: &StartOptions, base: &Keyframe, parent: Option<Parent>) -> Genesis {

@@ -10,8 +10,10 @@
 
 use std::sync::{Arc, PoisonError};
 
+use journal::form::Keyframe;
+
 use crate::birth::{self, Birth};
-use crate::captured::Captured;
+use crate::captured::{Captured, Recalled};
 use crate::fatal::Fatal;
 use crate::quiet::Quiet;
 use crate::snapshot_error::SnapshotError;
@@ -28,10 +30,10 @@ impl Vm {
         // wrote in the next one would be missing.
         let _lineage = self.shared.lineage.lock().await;
         let (quiet, state) = self.quiet().await?;
-        let captured = Captured::of(&quiet, state).and_then(|captured| Captured::from_parts(captured.to_parts()));
+        let recalled = Captured::of(&quiet, state).and_then(|captured| Recalled::from_parts(captured.to_parts()));
         let memories = quiet.memories().await;
-        let (captured, memories) = match (captured, memories) {
-            (Ok(captured), Ok(memories)) => (captured, memories),
+        let (recalled, memories) = match (recalled, memories) {
+            (Ok(recalled), Ok(memories)) => (recalled, memories),
             (Err(error), _) => {
                 quiet.go_on();
                 return Err(error);
@@ -39,16 +41,18 @@ impl Vm {
             (_, Err(stopped)) => return Err(stopped.into()),
         };
         let old = &quiet.parts;
-        let Captured { keyframe, guest_side } = captured;
+        let Recalled { base, guest_side } = recalled;
+        let Keyframe { seq: last, time: _, vm: state } = base.into_keyframe();
         let birth = Birth {
             journal: old.journal.clone(),
             followed: old.followed.clone(),
             outbox: old.slots.outbox.clone(),
-            state: keyframe.vm,
-            last: keyframe.seq,
+            state,
+            last,
             ram: Arc::clone(old.platform().ram()),
             memories,
             guest_side: Some(guest_side),
+            ahead: None,
         };
         quiet.next_life(birth).await
     }

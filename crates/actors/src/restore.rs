@@ -1,7 +1,7 @@
 //! Restoring: a VM that was captured becomes the first state of a new life, in another process or in the place of a running one.
 //!
 //! ```text
-//!  snapshot ─▶ parts ─▶ Captured ─┬─▶ memories, filled or mapped      nothing has changed so far
+//!  snapshot ─▶ parts ─▶ Recalled ─┬─▶ memories, filled or mapped      nothing has changed so far
 //!                                 ├─▶ a journal that begins behind the captured record and names where it is from
 //!                                 └─▶ a life whose guest goes on at its next instruction
 //! ```
@@ -22,7 +22,7 @@ use snapshot::{Contents, ContentsId, Memory, Snapshot, SnapshotName, Store};
 use tokio::task::spawn_blocking;
 use wire::Tag;
 
-use crate::captured::{Captured, Part};
+use crate::captured::{Part, Recalled};
 use crate::fatal::{Fatal, FatalFlag, Stopped};
 use crate::host_memory::Maker;
 use crate::snapshot_error::SnapshotError;
@@ -67,7 +67,7 @@ pub(crate) struct Source {
     /// The directory that it is in.
     dir: PathBuf,
     pub(crate) snapshot: Snapshot,
-    pub(crate) captured: Captured,
+    pub(crate) recalled: Recalled,
 }
 
 /// Where the bytes of a snapshot go.
@@ -105,18 +105,23 @@ impl Source {
             Ok(Part { version: u16::try_from(version).map_err(unknown)?, name, bytes })
         };
         let parts = names.into_iter().map(part).collect::<Result<Vec<_>, SnapshotError>>()?;
-        let source = Self { dir: store.path().to_owned(), captured: Captured::from_parts(parts)?, snapshot };
+        let source = Self { dir: store.path().to_owned(), recalled: Recalled::from_parts(parts)?, snapshot };
         source.check_memories()?;
         Ok(source)
     }
 
+    /// Of what was read only the snapshot is needed any more.
+    pub(crate) fn into_parts(self) -> (Snapshot, Recalled) {
+        (self.snapshot, self.recalled)
+    }
+
     pub(crate) fn keyframe(&self) -> &Keyframe {
-        &self.captured.keyframe
+        self.recalled.base.keyframe()
     }
 
     /// What ran it.
     pub(crate) fn accel(&self) -> Accel {
-        self.captured.accel()
+        self.recalled.guest_side.accel()
     }
 
     /// The run must be of the same kind.

@@ -232,7 +232,7 @@ impl Copying {
         self.draft.about("build", build)?;
         self.draft.about(RECORDS, &last.0.to_string())?;
         self.draft.about("time-ns", &captured.keyframe.time.0.to_string())?;
-        self.draft.about("accel", &captured.accel().to_string())?;
+        self.draft.about("accel", &captured.guest_side.accel().to_string())?;
         self.draft.about("pause-us", &pause.as_micros().to_string())?;
         for Part { name, version, bytes } in captured.to_parts() {
             self.draft.part(&name, version.into(), bytes)?;

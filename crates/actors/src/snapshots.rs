@@ -229,8 +229,9 @@ impl Vm {
             Refill::end(dir);
         }
         let Opened { journal, followed, outbox, state, last, torn_from: _, refill: _ } = opened;
-        let (Memories { ram, backends: memories }, guest_side) = (memories, Some(source.captured.guest_side.clone()));
-        Ok((Birth { journal, followed, outbox, state, last, ram, memories, guest_side }, past))
+        let (Memories { ram, backends: memories }, guest_side) = (memories, Some(source.recalled.guest_side.clone()));
+        let ahead = None;
+        Ok((Birth { journal, followed, outbox, state, last, ram, memories, guest_side, ahead }, past))
     }
 
     /// Deletes a snapshot that no other is built on.

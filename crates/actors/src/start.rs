@@ -18,19 +18,20 @@ use device::vm::Vm as State;
 use device::{Refusal, Seq};
 use handover::{HandoverError, NotOurs};
 use journal::record::{Origin, Parent};
-use journal::{Durability, OpenError, Opening};
+use journal::{Durability, JournalClosed, OpenError, Opening};
 use memory::{BackendDir, HostMemory, HostMemoryError};
 use replay::{FoldError, UnreadableError};
 use snapshot::Snapshot;
 use thiserror::Error;
 
 use crate::birth::{self, Birth};
+use crate::captured::Recalled;
 use crate::effect::NoticeListener;
 use crate::fatal::{Raised, Stopped};
 use crate::guest_vcpu::GuestProgram;
 use crate::heir::NotTheVm;
 use crate::host_memory::{Maker, MemoryKeeper, PreallocListener, survival};
-use crate::kvm_guest::KvmError;
+use crate::kvm_guest::{Ahead, KvmError};
 use crate::open::{self, Opened, open};
 use crate::restore::{Loading, Memories, RestoreOptions, Source, Target, check_beside};
 use crate::resume::{Again, check_named, check_objects, check_vm, make_again, missing_free};
@@ -128,6 +129,16 @@ impl fmt::Display for Accel {
         match self {
             Self::Soft => f.write_str("soft"),
             Self::Kvm { vcpus } => write!(f, "kvm, {vcpus} vCPU"),
+        }
+    }
+}
+
+impl Accel {
+    /// What [`Accel`] says of itself.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("kvm, ") {
+            Some(rest) => Some(Self::Kvm { vcpus: rest.strip_suffix(" vCPU")?.parse().ok()? }),
+            None => (text == "soft").then_some(Self::Soft),
         }
     }
 }
@@ -271,6 +282,9 @@ pub enum StartError {
     /// A snapshot cannot be begun with.
     #[error("the snapshot: {0}")]
     Snapshot(Box<SnapshotError>),
+    /// The journal takes nothing.
+    #[error(transparent)]
+    Journal(#[from] JournalClosed),
     /// A VM cannot be taken from another process.
     #[error("the hand-over: {0}")]
     HandOver(HandoverError),
@@ -315,10 +329,15 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
         }
     };
     drop(memories);
-    if let Some(snapshot) = unchecked {
-        check_beside(snapshot, parts.fatal.clone());
-    }
+    let fatal = parts.fatal.clone();
     let vm = Vm::new(parts, options, raised);
+    if restored.is_some() {
+        // It was under way: it does not stand still for a disk, nor for bytes that it may never touch.
+        vm.set_run_state(RunState::Running).await?;
+    }
+    if let Some(snapshot) = unchecked {
+        check_beside(snapshot, fatal);
+    }
     let options = &vm.shared.options;
     let input = backends::Input::RunStart { build: options.build.clone(), survivals: survivals.clone() };
     let run = settle(&vm, Origin::Supervisor, input).await?;
@@ -360,7 +379,7 @@ async fn resumed(options: &StartOptions, raised: &Raised) -> Result<Begun, Start
         refill.again(dir, &memories).await?;
     }
     let Memories { ram, backends: memories } = memories;
-    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side: None };
+    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side: None, ahead: None };
     Ok(Begun { birth, survivals, torn_from, restored: None, unchecked: None })
 }
 
@@ -371,6 +390,7 @@ async fn from_snapshot(options: &StartOptions, restore: &RestoreOptions, raised:
     {
         return Err(SnapshotError::JournalThere { dir: dir.clone() }.into());
     }
+    let ahead = Ahead::begin(options.accel);
     let source = Source::open(&restore.snapshot)?;
     source.check_accel(options.accel)?;
     let keyframe = source.keyframe();
@@ -382,7 +402,12 @@ async fn from_snapshot(options: &StartOptions, restore: &RestoreOptions, raised:
         shared: keyframe.seq,
         change: format!("restored from snapshot {}", source.snapshot.name()),
     };
-    let opened = match open::begin(options, raised, keyframe, parent) {
+    let guest = match source.accel() {
+        Accel::Kvm { .. } => GuestReturn::WithProcessors,
+        Accel::Soft => GuestReturn::DriverAnew,
+    };
+    let (snapshot, Recalled { base, guest_side }) = source.into_parts();
+    let opened = match open::begin(options, raised, base, parent) {
         Ok(opened) => opened,
         Err(error) => {
             memories.abandon().await;
@@ -391,15 +416,11 @@ async fn from_snapshot(options: &StartOptions, restore: &RestoreOptions, raised:
     };
     let Memories { ram, backends: memories } = memories;
     let survivals = memories.keys().map(|id| (id.clone(), Survival::Kept)).collect();
-    let guest = match source.accel() {
-        Accel::Kvm { .. } => GuestReturn::WithProcessors,
-        Accel::Soft => GuestReturn::DriverAnew,
-    };
-    let restored = Some(Restored { from: format!("restored from snapshot {}", source.snapshot.name()), guest });
-    let unchecked = (restore.loading == Loading::Lazy).then(|| source.snapshot.clone());
+    let restored = Some(Restored { from: format!("restored from snapshot {}", snapshot.name()), guest });
+    let unchecked = (restore.loading == Loading::Lazy).then_some(snapshot);
     let Opened { journal, followed, outbox, state, last, torn_from, refill: _ } = opened;
-    let guest_side = Some(source.captured.guest_side);
-    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side };
+    let guest_side = Some(guest_side);
+    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side, ahead };
     Ok(Begun { birth, survivals, torn_from, restored, unchecked })
 }
 

@@ -17,21 +17,26 @@ use std::time::Duration;
 
 use device::backends::{self, BackendKind, BackendSpec, Seal, Sharing, Survival};
 use handover::{Hello, Memory, Offer, Owner, State, Stated, Taker};
+use journal::Journal;
+use journal::form::Base;
 use journal::record::{Origin, Parent};
 use memory::HostMemory;
 use tokio::task::spawn_blocking;
 
+use crate::ahead;
 use crate::birth::{self, Birth};
-use crate::captured::{Captured, Part};
+use crate::captured::{Part, Recalled};
 use crate::fatal::{Raised, Stopped};
+use crate::hand_over::ACCEL;
 use crate::heir;
 use crate::host_memory::host_spec;
+use crate::kvm_guest::Ahead;
 use crate::open::{self, Opened, Prepared};
 use crate::parts::Parts;
 use crate::restore::{backend_id, ram_id, ram_spec};
 use crate::resume::{check_named, check_vm};
 use crate::snapshot_error::SnapshotError;
-use crate::start::{GuestReturn, JournalPlace, Restored, StartError, StartOptions, Started, settle};
+use crate::start::{Accel, GuestReturn, JournalPlace, Restored, StartError, StartOptions, Started, settle};
 use crate::vm::{RunState, Vm};
 
 /// How long the other process may take to say what it has.
@@ -90,18 +95,24 @@ async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream
     let place = options.journal.clone();
     let hello = Hello { build: options.build.clone(), pid: std::process::id(), journal: heir::name(&place) };
     let heard = spawn_blocking(move || {
-        let (taker, offer) = Taker::begin(stream, &hello, OFFER_TIMEOUT)?;
+        let (taker, mut offer) = Taker::begin(stream, &hello, OFFER_TIMEOUT)?;
         let peer = taker.peer().to_string();
-        if let Err(error) = mark(&place, &offer) {
-            taker.refuse(&error.to_string());
-            return Err(error);
-        }
+        let state = mark(&place, &offer).and_then(|()| Ok(ahead::take(&mut offer)?));
+        let state_ahead = match state {
+            Ok(state) => state,
+            Err(error) => {
+                taker.refuse(&error.to_string());
+                return Err(error);
+            }
+        };
+        // Before the guest stands still for it.
+        let ahead = accel_of(&offer).and_then(Ahead::begin);
         let (taker, state) = taker.ready(STATE_TIMEOUT)?;
-        Ok::<_, StartError>((taker, state, offer, peer))
+        Ok::<_, StartError>((taker, state, offer, Early { ahead, state: state_ahead }, peer))
     });
-    let (taker, state, offer, peer) = heard.await.map_err(|_| Stopped)??;
+    let (taker, state, offer, early, peer) = heard.await.map_err(|_| Stopped)??;
     let raised = Raised::default();
-    let begun = begin(&mut *options, prepared, state, offer, &peer, &raised);
+    let begun = begin(&mut *options, prepared, early, state, offer, &peer, &raised);
     let (parts, run, restored, last) = match begun {
         Ok(begun) => begun,
         Err(error) => {
@@ -109,15 +120,25 @@ async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream
             return Err(error);
         }
     };
-    match spawn_blocking(move || Taker::<Stated>::taken(taker)).await.map_err(|_| Stopped)? {
+    let journal = parts.journal.clone();
+    match spawn_blocking(move || owned(taker, &journal)).await.map_err(|_| Stopped)? {
         Ok(owner) => Ok(Taken { parts, raised, run, restored, last, owner }),
-        Err(not_ours) => {
+        Err(error) => {
             parts.fatal.life_is_over();
             parts.stop().await;
             parts.close_journal().await;
-            Err(StartError::NotOurs(not_ours))
+            Err(error)
         }
     }
+}
+
+/// Takes it, when its state is on the disk here.
+fn owned(taker: Taker<Stated>, journal: &Journal) -> Result<Owner, StartError> {
+    if let Err(closed) = journal.flush() {
+        taker.refuse(&closed.to_string());
+        return Err(closed.into());
+    }
+    taker.taken().map_err(StartError::NotOurs)
 }
 
 /// What is begun from now on is the other's, until it is known to be ours.
@@ -127,11 +148,18 @@ fn mark(place: &JournalPlace, offer: &Offer) -> Result<(), StartError> {
     heir::begin(dir, giver).map_err(|source| SnapshotError::Mark { dir: dir.clone(), source }.into())
 }
 
+/// What was made before the other's guest stood still.
+struct Early {
+    ahead: Option<Ahead>,
+    state: Option<Base>,
+}
+
 type Begun = (Parts, handover::RunState, Restored, device::Seq);
 
 fn begin(
     options: &mut StartOptions,
     prepared: Prepared,
+    early: Early,
     state: State,
     offer: Offer,
     peer: &str,
@@ -146,9 +174,10 @@ fn begin(
         Ok(Part { version: u16::try_from(version).map_err(|_| unknown(&name, version))?, name, bytes })
     };
     let parts = parts.into_iter().map(part).collect::<Result<Vec<_>, SnapshotError>>()?;
-    let captured = Captured::from_parts(parts)?;
-    options.accel = captured.accel();
-    let Captured { keyframe, guest_side } = captured;
+    let Early { ahead, state: state_ahead } = early;
+    let Recalled { base, guest_side } = Recalled::from_parts_behind(parts, state_ahead)?;
+    options.accel = guest_side.accel();
+    let keyframe = base.keyframe();
     check_vm(options, &keyframe.vm)?;
     check_named(&keyframe.vm, &options.objects)?;
     let mut files: BTreeMap<_, _> = offer.memories.into_iter().map(|memory| (memory.id.clone(), memory)).collect();
@@ -167,12 +196,18 @@ fn begin(
     };
     let parent =
         Parent { journal: offer.journal.unwrap_or_default(), shared: last, change: format!("taken over from {peer}") };
-    let opened = open::begin_prepared(options, raised, &keyframe, parent, prepared)?;
+    let opened = open::begin_beside(options, raised, base, parent, prepared)?;
     let Opened { journal, followed, outbox, state, last, torn_from: _, refill: _ } = opened;
     let guest_side = Some(guest_side);
-    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side };
+    let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side, ahead };
     let restored = Restored { from: format!("taken over from {peer}"), guest };
     Ok((birth::begin(options, raised, birth)?, run, restored, last))
+}
+
+/// What the giver says that runs it. Only a hint: the state says it too.
+fn accel_of(offer: &Offer) -> Option<Accel> {
+    let (_, said) = offer.about.iter().find(|(key, _)| key == ACCEL)?;
+    Accel::parse(said)
 }
 
 /// Memory from the file of the one that the guest saw until now.

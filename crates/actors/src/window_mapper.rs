@@ -73,8 +73,7 @@ enum Undo {
 impl WindowMapper {
     /// Makes the lookup show what the state says: the last step of a start.
     pub(crate) fn reconcile(&self, memories: &BTreeMap<String, Arc<HostMemory>>) -> Result<(), Refusal> {
-        let pieces: Vec<_> = self.state.pieces().cloned().collect();
-        self.map(&pieces, memories)?;
+        self.map(&joined(self.state.pieces()), memories)?;
         self.decode(self.state.decoded())
     }
 
@@ -146,6 +145,25 @@ impl WindowMapper {
             self.recorder.cannot_undo(reason);
         }
     }
+}
+
+/// Pieces by address, one of those that go on in each other: a restore does not wait for ten thousand where ten would do. The
+/// lookup cuts them again where capacity is released.
+fn joined<'a>(pieces: impl Iterator<Item = &'a Piece>) -> Vec<Piece> {
+    let mut joined: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        match joined.last_mut() {
+            Some(last)
+                if last.range.end() == piece.range.start.0
+                    && last.backend == piece.backend
+                    && last.offset_bytes.checked_add(last.range.len_bytes) == Some(piece.offset_bytes) =>
+            {
+                last.range.len_bytes += piece.range.len_bytes;
+            }
+            _ => joined.push(piece.clone()),
+        }
+    }
+    joined
 }
 
 fn piece_of(piece: &Piece, memories: &BTreeMap<String, Arc<HostMemory>>) -> Result<memory::Piece, Refusal> {

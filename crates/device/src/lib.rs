@@ -22,6 +22,7 @@ pub mod mailbox;
 pub mod operation;
 mod range;
 mod refusal;
+mod shared;
 mod stamp;
 pub mod vm;
 pub mod windows;

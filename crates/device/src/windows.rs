@@ -17,6 +17,7 @@ use wire::{Dpa, Hpa};
 use crate::config::DeviceConfig;
 use crate::decode::{DecodedRange, Granularity, Ways};
 use crate::range::DpaRange;
+use crate::shared::Shared;
 use crate::stamp::Stamp;
 
 /// HDM decoders of a device (CXL r4.0 8.2.4.20.1).
@@ -66,12 +67,20 @@ pub struct Piece {
     pub offset_bytes: u64,
 }
 
+impl Piece {
+    /// Whether neither its range nor its place in the backend wraps.
+    fn is_sound(&self) -> bool {
+        DpaRange::new(self.range.start, self.range.len_bytes).is_some()
+            && self.offset_bytes.checked_add(self.range.len_bytes).is_some()
+    }
+}
+
 /// The mapper's state for one device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
     decoders: [Decoder; DECODERS],
     hdm_control: u32,
-    pieces: BTreeMap<Dpa, Piece>,
+    pieces: Shared<BTreeMap<Dpa, Piece>>,
 }
 
 /// All that the mapper's state is made of; what a decoder decodes follows from what the host asked.
@@ -193,6 +202,23 @@ pub struct Mapping {
     pub offset_bytes: u64,
 }
 
+/// A [`Mapping`] by its piece.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown<'a> {
+    /// Where the guest sees it.
+    pub(crate) hpa: Hpa,
+    /// The device addresses it shows.
+    pub(crate) range: DpaRange,
+    piece: &'a Piece,
+}
+
+impl Shown<'_> {
+    fn mapping(&self) -> Mapping {
+        let Self { hpa, range, piece: Piece { range: whole, backend, offset_bytes } } = *self;
+        Mapping { hpa, range, backend: backend.clone(), offset_bytes: offset_bytes + (range.start.0 - whole.start.0) }
+    }
+}
+
 impl State {
     /// The mapper of a device as it is at power-on: its static memory is there, undecoded.
     pub fn new(config: &DeviceConfig) -> Self {
@@ -200,7 +226,7 @@ impl State {
             let range = DpaRange { start: Dpa(0), len_bytes: memory.len_bytes };
             (range.start, Piece { range, backend: memory.backend.clone(), offset_bytes: 0 })
         });
-        Self { pieces: fixed.into_iter().collect(), ..Self::default() }
+        Self { pieces: BTreeMap::from_iter(fixed).into(), ..Self::default() }
     }
 
     /// What the state is made of.
@@ -241,16 +267,15 @@ impl State {
             state.evolve(Stamp::default(), &fact);
         }
         let mut end = 0;
-        for piece in pieces {
+        for piece in &pieces {
             let is_next = end <= piece.range.start.0 && piece.range.end() <= config.dpa_end();
-            end = piece.range.end();
-            let fact = Fact::Mapped { pieces: vec![piece] };
-            if !is_next {
-                return Err(format!("{fact:?} is out of the device, or out of order"));
+            if !is_next || !piece.is_sound() {
+                return Err(format!("{piece:?} is out of the device, or out of order"));
             }
-            state.admit(&fact)?;
-            state.evolve(Stamp::default(), &fact);
+            end = piece.range.end();
         }
+        // In order and apart: at once, because there may be very many.
+        state.pieces = BTreeMap::from_iter(pieces.into_iter().map(|piece| (piece.range.start, piece))).into();
         Ok(state)
     }
 
@@ -294,23 +319,22 @@ impl State {
     /// What is mapped where: every piece through every decoder that does not interleave. (An interleaved decoder
     /// shows no contiguous stretch; it is resolved access by access.)
     pub fn mappings(&self) -> Vec<Mapping> {
-        self.mappings_of(|| self.pieces())
+        self.shown_of(|| self.pieces()).iter().map(Shown::mapping).collect()
     }
 
     /// As [`State::mappings`], of some of the pieces.
-    pub(crate) fn mappings_of<'a, P: Iterator<Item = &'a Piece>>(&self, pieces: impl Fn() -> P) -> Vec<Mapping> {
-        let mut mappings = Vec::new();
+    pub(crate) fn shown_of<'a, P: Iterator<Item = &'a Piece>>(&self, pieces: impl Fn() -> P) -> Vec<Shown<'a>> {
+        let mut shown = Vec::new();
         for decoded in self.decoded().into_iter().filter(|decoded| decoded.ways.count() == 1) {
             let Some(window) = DpaRange::new(decoded.dpa, decoded.size_bytes) else { continue };
             for piece in pieces() {
                 let Some(range) = piece.range.intersection(window) else { continue };
                 let Some(hpa) = decoded.hpa_of(range.start) else { continue };
-                let offset_bytes = piece.offset_bytes + (range.start.0 - piece.range.start.0);
-                mappings.push(Mapping { hpa, range, backend: piece.backend.clone(), offset_bytes });
+                shown.push(Shown { hpa, range, piece });
             }
         }
-        mappings.sort_unstable_by_key(|mapping| mapping.hpa);
-        mappings
+        shown.sort_unstable_by_key(|shown| shown.hpa);
+        shown
     }
 
     /// Where the guest sees the beginning of what each decoder shows of a range; nowhere without a decoder.
@@ -387,11 +411,9 @@ impl State {
                     && fields.base.checked_add(fields.size_bytes).is_some()
             }
             Fact::DecoderFailed { decoder } | Fact::DecoderUncommitted { decoder } => usize::from(*decoder) < DECODERS,
-            Fact::Mapped { pieces } => pieces.iter().all(|piece| {
-                DpaRange::new(piece.range.start, piece.range.len_bytes).is_some()
-                    && piece.offset_bytes.checked_add(piece.range.len_bytes).is_some()
-                    && self.overlapping(piece.range).next().is_none()
-            }),
+            Fact::Mapped { pieces } => {
+                pieces.iter().all(|piece| piece.is_sound() && self.overlapping(piece.range).next().is_none())
+            }
             Fact::Unmapped { ranges } => {
                 ranges.iter().all(|range| DpaRange::new(range.start, range.len_bytes).is_some() && self.covers(*range))
             }

@@ -27,8 +27,8 @@ pub const TEXT_LEN_BYTES_MAX: usize = 4096;
 pub const ID_LEN_BYTES_MAX: usize = 255;
 /// Most pairs of text about a VM.
 pub const ABOUT_LEN_MAX: usize = 200;
-/// Most memories of a VM: its backends, and its RAM.
-pub const MEMORIES_MAX: usize = 65_537;
+/// Most memories of a VM: its backends, its RAM, and its state so far.
+pub const MEMORIES_MAX: usize = 65_538;
 /// Most parts of a state.
 pub const PARTS_MAX: usize = 1024;
 /// Most bytes of all parts together. Memory goes by descriptor.

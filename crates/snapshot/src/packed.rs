@@ -36,6 +36,9 @@ pub const PART_NAME_MAX_BYTES: usize = 160;
 /// What zstd may keep at hand while it unpacks: 128 MiB, as much as its own command takes without being asked.
 const WINDOW_LOG_MAX: u32 = 27;
 
+/// Room that is taken for a part by what is said of its length: 4 MiB.
+const AT_ONCE_MAX_BYTES: usize = 4 << 20;
+
 /// How hard it tries: it packs beside a VM that runs.
 const LEVEL: i32 = 3;
 
@@ -193,8 +196,38 @@ impl Index {
 
 impl Entry {
     fn unpack(&self, file: &File) -> Result<Part, Unusable> {
+        let bytes = match self.unpack_at_once(file) {
+            Some(bytes) => bytes,
+            None => self.unpack_as_it_comes(file)?,
+        };
+        let found = Digest::of(&bytes);
+        if found != self.digest {
+            return Err(self.bad(format!("their digest is {found}, and was {}", self.digest)).into());
+        }
+        Ok(Part { version: self.info.version, bytes })
+    }
+
+    fn bad(&self, reason: String) -> Damage {
+        Damage::Unpack { name: self.info.name.clone(), expected_bytes: self.info.len_bytes, reason }
+    }
+
+    /// Where room can be taken for all of it: twice as fast. `None` as well where anything is wrong with it.
+    fn unpack_at_once(&self, file: &File) -> Option<Vec<u8>> {
+        let expected = usize::try_from(self.info.len_bytes).ok()?;
+        let stored = usize::try_from(self.stored_bytes).ok()?;
+        // What is said of its length is not yet known to be true.
+        if expected > AT_ONCE_MAX_BYTES || stored > AT_ONCE_MAX_BYTES {
+            return None;
+        }
+        let mut payload = vec![0; stored];
+        file.read_exact_at(&mut payload, self.at).ok()?;
+        let bytes = zstd::bulk::decompress(&payload, expected).ok()?;
+        (bytes.len() == expected).then_some(bytes)
+    }
+
+    fn unpack_as_it_comes(&self, file: &File) -> Result<Vec<u8>, Unusable> {
         let expected_bytes = self.info.len_bytes;
-        let bad = |reason: String| Damage::Unpack { name: self.info.name.clone(), expected_bytes, reason };
+        let bad = |reason: String| self.bad(reason);
         let payload = Stretch { file, at: self.at, end: self.at + self.stored_bytes };
         let mut decoder = zstd::stream::read::Decoder::new(payload)?;
         decoder.window_log_max(WINDOW_LOG_MAX)?;
@@ -205,11 +238,7 @@ impl Entry {
             found if found < expected_bytes => return Err(bad(format!("{found} come")).into()),
             _ => {}
         }
-        let found = Digest::of(&bytes);
-        if found != self.digest {
-            return Err(bad(format!("their digest is {found}, and was {}", self.digest)).into());
-        }
-        Ok(Part { version: self.info.version, bytes })
+        Ok(bytes)
     }
 }
 

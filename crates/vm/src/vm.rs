@@ -12,6 +12,7 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{
     CpuId, KVM_CAP_DISABLE_QUIRKS2, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES,
@@ -99,6 +100,8 @@ pub struct Vm {
     vm: VmFd,
     facts: Facts,
     cpuid: CpuId,
+    /// vCPUs that were made ahead, by their numbers from 0 on; `None` where one has its thread.
+    ahead: Mutex<Vec<Option<VcpuFd>>>,
 }
 
 impl fmt::Debug for Vm {
@@ -131,7 +134,20 @@ impl Vm {
             physical_bits: physical_bits(&cpuid),
             slots_go_alone,
         };
-        Ok(Self { vm, facts, cpuid })
+        Ok(Self { vm, facts, cpuid, ahead: Mutex::default() })
+    }
+
+    /// The same with so many vCPUs, which wait for [`crate::Machine::new`]: for who starts a machine whose state he has yet to
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::create`].
+    pub fn create_with(vcpus: u32) -> Result<Self, Unavailable> {
+        let vm = Self::create()?;
+        let made = (0..vcpus).map(|number| vm.create_vcpu(number).map(Some)).collect::<Result<_, _>>();
+        *vm.ahead() = made.map_err(|error| unavailable("create a vCPU", error))?;
+        Ok(vm)
     }
 
     /// What this host's KVM is.
@@ -143,8 +159,15 @@ impl Vm {
         &self.vm
     }
 
+    fn ahead(&self) -> MutexGuard<'_, Vec<Option<VcpuFd>>> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A vCPU with its CPUID.
     pub(crate) fn create_vcpu(&self, number: u32) -> Result<VcpuFd, errno::Error> {
+        if let Some(vcpu) = self.ahead().get_mut(number as usize).and_then(Option::take) {
+            return Ok(vcpu);
+        }
         let vcpu = self.vm.create_vcpu(number.into())?;
         let mut cpuid = self.cpuid.clone();
         for entry in cpuid.as_mut_slice() {

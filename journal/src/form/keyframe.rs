@@ -14,6 +14,16 @@ use super::v1;
 /// Version of the form in which this build writes keyframes.
 pub const KEYFRAME_VERSION: u16 = 1;
 
+/// A state at which a journal can begin: a keyframe whose laws hold, and its body.
+///
+/// Who read it has checked it, and has its body: neither is done again for the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    keyframe: Keyframe,
+    version: u16,
+    body: Vec<u8>,
+}
+
 /// The state of a VM after a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keyframe {
@@ -41,7 +51,57 @@ impl Keyframe {
             1 => v1::decode_keyframe(body)?,
             found => return Err(CodecError::Form { found, known: KEYFRAME_VERSION }),
         };
-        laws::check(&keyframe.vm).map_err(|broken| CodecError::Unsound(broken.to_string()))?;
+        keyframe.check()?;
         Ok(keyframe)
+    }
+
+    fn check(&self) -> Result<(), CodecError> {
+        laws::check(&self.vm).map_err(|broken| CodecError::Unsound(broken.to_string()))
+    }
+}
+
+impl Base {
+    /// The base of a keyframe.
+    ///
+    /// # Errors
+    /// If its state breaks a law.
+    pub fn of(keyframe: Keyframe) -> Result<Self, CodecError> {
+        keyframe.check()?;
+        let body = keyframe.to_bytes();
+        Ok(Self { keyframe, version: KEYFRAME_VERSION, body })
+    }
+
+    /// The base in a body of a form.
+    ///
+    /// # Errors
+    /// As [`Keyframe::from_stored`].
+    pub fn from_stored(version: u16, body: Vec<u8>) -> Result<Self, CodecError> {
+        Ok(Self { keyframe: Keyframe::from_stored(version, &body)?, version, body })
+    }
+
+    /// The keyframe.
+    pub fn keyframe(&self) -> &Keyframe {
+        &self.keyframe
+    }
+
+    /// The same state, as one that was found after a later record.
+    #[must_use]
+    pub fn moved_to(mut self, seq: Seq, time: VmTime) -> Self {
+        (self.keyframe.seq, self.keyframe.time) = (seq, time);
+        match self.version {
+            1 => v1::move_keyframe(&mut self.body, seq, time),
+            _ => (self.version, self.body) = (KEYFRAME_VERSION, self.keyframe.to_bytes()),
+        }
+        self
+    }
+
+    /// The keyframe, for who has no journal to begin.
+    pub fn into_keyframe(self) -> Keyframe {
+        self.keyframe
+    }
+
+    /// The version of its body's form, and the body.
+    pub(crate) fn into_body(self) -> (u16, Vec<u8>) {
+        (self.version, self.body)
     }
 }

@@ -14,7 +14,7 @@ mod frozen;
 mod keyframe;
 pub(crate) mod v1;
 
-pub use keyframe::{KEYFRAME_VERSION, Keyframe};
+pub use keyframe::{Base, KEYFRAME_VERSION, Keyframe};
 
 use crate::codec::CodecError;
 use crate::record::{Genesis, RECORD_VERSION, Record};

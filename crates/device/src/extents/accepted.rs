@@ -92,6 +92,12 @@ impl Accepted {
         self.order.has_in_place((extent.offer, extent.position, extent.range.start))
     }
 
+    /// Whether the list has the keys of all extents, each in its place, and no others.
+    pub(crate) fn is_listed_whole(&self) -> bool {
+        let keys = self.iter().map(|extent| (extent.offer, extent.position, extent.range.start));
+        self.order == keys.collect::<Order>() && self.order.is_sorted()
+    }
+
     /// The extents by address.
     pub fn iter(&self) -> impl Iterator<Item = &Extent> {
         self.by_dpa.values()
@@ -160,7 +166,28 @@ impl Accepted {
         self.by_dpa.len() - holes.len() + left
     }
 
+    /// Extents by address, none over another, at once: their trees are built from bottom to top. Of an offer that is not
+    /// among those that are counted nothing was offered.
+    pub(super) fn of(extents: Vec<Extent>, offered_bytes: &BTreeMap<Seq, u64>) -> Self {
+        let mut accepted = Self {
+            order: extents.iter().map(|extent| (extent.offer, extent.position, extent.range.start)).collect(),
+            by_tag: extents.iter().map(|extent| (extent.tag, extent.range.start)).collect(),
+            ..Self::default()
+        };
+        for extent in &extents {
+            accepted.hold(extent, offered_bytes.get(&extent.offer).copied().unwrap_or_default());
+        }
+        accepted.by_dpa = extents.into_iter().map(|extent| (extent.range.start, extent)).collect();
+        accepted
+    }
+
     pub(super) fn insert(&mut self, extent: Extent, offered_bytes: u64) {
+        self.hold(&extent, offered_bytes);
+        self.index(extent);
+    }
+
+    /// Counts it as held of its offer.
+    fn hold(&mut self, extent: &Extent, offered_bytes: u64) {
         let holding = self.by_offer.entry(extent.offer).or_insert_with(|| Holding {
             region: extent.region,
             accepted: extent.accepted,
@@ -169,7 +196,6 @@ impl Accepted {
             backend: extent.backend.clone(),
         });
         holding.held_bytes += extent.range.len_bytes;
-        self.index(extent);
     }
 
     fn index(&mut self, extent: Extent) {

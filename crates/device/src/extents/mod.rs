@@ -44,6 +44,7 @@ use crate::limits::{EXTENTS_MAX, TAGS_MAX};
 use crate::operation::CommandReply;
 use crate::range::DpaRange;
 use crate::refusal::Refusal;
+use crate::shared::Shared;
 use crate::stamp::{Seq, VmTime};
 use crate::windows;
 
@@ -70,7 +71,7 @@ pub struct HostClock {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
     offers: Offers,
-    accepted: Accepted,
+    accepted: Shared<Accepted>,
     ended: EndedTags,
     log: EventLog,
     chain: Option<Chain>,

@@ -46,6 +46,11 @@ impl Order {
         self.leaves.iter().map(Vec::len).sum()
     }
 
+    /// Whether each key stands behind smaller ones, as it should.
+    pub(super) fn is_sorted(&self) -> bool {
+        self.leaves.iter().flatten().is_sorted_by(|one, next| one < next)
+    }
+
     /// Whether a key is there, behind smaller ones and before greater ones.
     pub(super) fn has_in_place(&self, key: Key) -> bool {
         let index = self.leaf_of(key);
@@ -102,6 +107,15 @@ impl Order {
             }
             _ => {}
         }
+    }
+}
+
+impl FromIterator<Key> for Order {
+    fn from_iter<I: IntoIterator<Item = Key>>(keys: I) -> Self {
+        let mut keys: Vec<_> = keys.into_iter().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Self { leaves: keys.chunks(LEAF_KEYS_MAX).map(<[Key]>::to_vec).collect() }
     }
 }
 
@@ -166,7 +180,13 @@ mod tests {
             }
             let mut again = Order::default();
             set.iter().rev().for_each(|key| again.insert(*key));
-            prop_assert_eq!(again, order, "the way is forgotten");
+            prop_assert_eq!(&again, &order, "the way is forgotten");
+            let mut at_once: Order = set.iter().rev().chain(&set).copied().collect();
+            check(&at_once, &set);
+            prop_assert_eq!(&at_once, &order);
+            at_once.insert(key(9_998));
+            at_once.remove(key(9_998));
+            check(&at_once, &set);
         }
     }
 }

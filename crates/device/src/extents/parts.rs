@@ -49,7 +49,7 @@ impl State {
     pub fn parts(&self) -> Parts {
         let Self { offers, accepted, ended, log, chain, generation, clock, tag_uses: _, requested: _ } = self;
         let Offers { queue, by_dpa: _, by_tag: _ } = offers;
-        let Accepted { by_dpa, order: _, by_tag: _, by_offer } = accepted;
+        let Accepted { by_dpa, order: _, by_tag: _, by_offer } = &**accepted;
         let EndedTags { by_tag, oldest: _ } = ended;
         let EventLog { events, last_handle, overflow } = log;
         Parts {
@@ -96,10 +96,10 @@ impl State {
             state.use_tag(offer.tag, offer.extents.len());
             state.offers.push(offer);
         }
-        for extent in accepted {
-            state.use_tag(extent.tag, 1);
-            insert(&mut state.accepted, extent, &offered_bytes)?;
+        for of_tag in accepted.chunk_by(|one, next| one.tag == next.tag) {
+            state.use_tag(of_tag[0].tag, of_tag.len());
         }
+        state.accepted = self::accepted(accepted, &offered_bytes)?.into();
         if state.accepted.holdings().count() != offered_bytes.len() {
             return Err("an offer counts as held in part, and no extent is of it".into());
         }
@@ -148,15 +148,17 @@ fn check_order(parts: &Parts) -> Result<(), String> {
     }
 }
 
-fn insert(accepted: &mut Accepted, extent: Extent, offered_bytes: &BTreeMap<Seq, u64>) -> Result<(), String> {
-    let Some(offered_bytes) = offered_bytes.get(&extent.offer) else {
-        return Err(format!("{} is accepted of the offer of {}, which is not counted", extent.range, extent.offer));
-    };
-    if extent.offset_bytes.checked_add(extent.range.len_bytes).is_none() {
-        return Err(format!("the accepted extent {} is out of every backend", extent.range));
+/// The extents stand by address, and apart.
+fn accepted(extents: Vec<Extent>, offered_bytes: &BTreeMap<Seq, u64>) -> Result<Accepted, String> {
+    for extent in &extents {
+        if !offered_bytes.contains_key(&extent.offer) {
+            return Err(format!("{} is accepted of the offer of {}, which is not counted", extent.range, extent.offer));
+        }
+        if extent.offset_bytes.checked_add(extent.range.len_bytes).is_none() {
+            return Err(format!("the accepted extent {} is out of every backend", extent.range));
+        }
     }
-    accepted.insert(extent, *offered_bytes);
-    Ok(())
+    Ok(Accepted::of(extents, offered_bytes))
 }
 
 fn ended_tags(ended: BTreeMap<Tag, Ended>) -> Result<EndedTags, String> {

@@ -128,6 +128,10 @@ pub(super) fn counters_match_near(near: &Near<'_>, device: &Device) -> bool {
 
 pub(super) fn list_complete(_: &DeviceConfig, device: &Device) -> Result<(), String> {
     let accepted = device.extents.accepted();
+    if accepted.is_listed_whole() {
+        return Ok(());
+    }
+    // What is wrong, or only looks so.
     let listed: Vec<_> = accepted.listed().collect();
     holds(listed.len() == accepted.len(), || format!("{} of {} extents listed", listed.len(), accepted.len()))?;
     let key = |extent: &crate::extents::Extent| (extent.offer, extent.position, extent.range.start);

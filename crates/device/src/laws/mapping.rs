@@ -8,7 +8,7 @@ use crate::extents::Extent;
 use crate::operation::Fact;
 use crate::range::DpaRange;
 use crate::vm::{Device, Vm};
-use crate::windows::{Mapping, Piece};
+use crate::windows::{Piece, Shown};
 use crate::{backends, windows};
 
 use super::holds;
@@ -81,7 +81,7 @@ fn inside(vm: &Vm, piece: &Piece) -> Result<(), String> {
 }
 
 pub(super) fn mappings_of_state(_: &DeviceConfig, device: &Device) -> Result<(), String> {
-    shown(device, &device.windows.mappings(), device.windows.pieces())
+    shown(device, &device.windows.shown_of(|| device.windows.pieces()), device.windows.pieces())
 }
 
 /// The mappings of the touched pieces: those of others are elsewhere as long as the pieces are apart and the decoders too.
@@ -91,7 +91,7 @@ pub(super) fn mappings_of_state_near(near: &Near<'_>, device: &Device) -> bool {
         _ => true,
     };
     let pieces = near.pieces();
-    let mappings = device.windows.mappings_of(|| pieces.iter().copied());
+    let mappings = device.windows.shown_of(|| pieces.iter().copied());
     near.before.facts.iter().all(is_of_pieces)
         && are_apart(plain(device).map(|decoded| (decoded.hpa.0, decoded.size_bytes)).collect())
         && are_apart(pieces.iter().map(|piece| (piece.range.start.0, piece.range.len_bytes)).collect())
@@ -109,12 +109,13 @@ fn plain(device: &Device) -> impl Iterator<Item = DecodedRange> {
 }
 
 /// Compared with what the decoders resolve, address by address at the borders, and with the sum of what they show.
-fn shown<'a>(device: &Device, mappings: &[Mapping], pieces: impl Iterator<Item = &'a Piece>) -> Result<(), String> {
-    let shows = |mapping: &Mapping| {
+fn shown<'a>(device: &Device, mappings: &[Shown<'_>], pieces: impl Iterator<Item = &'a Piece>) -> Result<(), String> {
+    let plain: Vec<_> = plain(device).collect();
+    let shows = |mapping: &Shown<'_>| {
         let last_byte = mapping.range.len_bytes.checked_sub(1)?;
         let (first, last) = (mapping.hpa, mapping.hpa.checked_add(last_byte)?);
         let ends = (mapping.range.start, mapping.range.start.checked_add(last_byte)?);
-        plain(device).find(|decoded| {
+        plain.iter().find(|decoded| {
             let dpa = |hpa| decoded.resolve(hpa).map(|(dpa, _)| dpa);
             dpa(first) == Some(ends.0) && dpa(last) == Some(ends.1)
         })
@@ -125,7 +126,7 @@ fn shown<'a>(device: &Device, mappings: &[Mapping], pieces: impl Iterator<Item =
     let overlap = mappings.windows(2).find(|pair| pair[1].hpa.0 - pair[0].hpa.0 < pair[0].range.len_bytes);
     holds(overlap.is_none(), || format!("two mappings meet: {overlap:?}"))?;
     let shown_bytes = |piece: DpaRange| {
-        let windows = plain(device).filter_map(|decoded| DpaRange::new(decoded.dpa, decoded.size_bytes));
+        let windows = plain.iter().filter_map(|decoded| DpaRange::new(decoded.dpa, decoded.size_bytes));
         windows.filter_map(|window| window.intersection(piece)).map(|part| part.len_bytes).sum::<u64>()
     };
     let due_bytes: u64 = pieces.map(|piece| shown_bytes(piece.range)).sum();

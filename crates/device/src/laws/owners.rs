@@ -102,7 +102,12 @@ fn stand<'a>(
     let pending = offers.filter(|offer| offer.standing == Standing::Pending);
     let offered = pending.map(|offer| (offer.tag, offer.backend.as_str()));
     let accepted = extents.map(|extent| (extent.tag, extent.backend.as_str()));
+    let mut last = None;
+    // Neighbours mostly stand on the same.
     for (tag, backend) in offered.chain(accepted) {
+        if last.replace((tag, backend)) == Some((tag, backend)) {
+            continue;
+        }
         let stands = vm.backends.by_tag(tag).is_some_and(|(id, _)| id == backend);
         holds(stands, || format!("tag {tag} stands on {backend}, which it does not name"))?;
     }

@@ -45,6 +45,15 @@ struct Backing {
     offset_bytes: u64,
 }
 
+impl Backing {
+    /// Whether the one at `start` begins where this one, which is at `own`, ends: in addresses and in memory.
+    fn goes_on_in(&self, own: Dpa, start: Dpa, next: &Self) -> bool {
+        own.0 + self.len_bytes == start.0
+            && Arc::ptr_eq(&self.memory, &next.memory)
+            && self.offset_bytes + self.len_bytes == next.offset_bytes
+    }
+}
+
 /// What stands behind the first bytes of an access.
 pub(super) struct Stretch<'a> {
     pub(super) len_bytes: u64,
@@ -127,16 +136,18 @@ impl Lookup {
         joined(shown.collect())
     }
 
-    /// Pieces behind decoders that do not show memory as it lies there.
+    /// What is behind decoders that do not show memory as it lies there. Pieces that go on in each other are one.
     pub(super) fn trapped(&self) -> Vec<(TrapReason, TrapCount)> {
         let trapped = self.decoders.iter().filter_map(|decoder| Some((decoder.trap?, decoder)));
         trapped
             .map(|(reason, Decoder { device, decoded, .. })| {
                 let end = Dpa(decoded.dpa.0.saturating_add(decoded.dpa_len_bytes()));
-                let mut count = TrapCount::default();
+                let (mut count, mut last) = (TrapCount::default(), None::<(Dpa, &Backing)>);
                 for (start, backing) in self.overlapping(*device, decoded.dpa, end) {
-                    count.pieces += 1;
+                    let goes_on = last.is_some_and(|(before, last)| last.goes_on_in(before, start, backing));
+                    count.pieces += u64::from(!goes_on);
                     count.bytes += end.0.min(start.0 + backing.len_bytes) - start.0.max(decoded.dpa.0);
+                    last = Some((start, backing));
                 }
                 (reason, count)
             })

@@ -27,7 +27,7 @@ pub enum TrapReason {
 /// How much is trapped for one reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrapCount {
-    /// Stretches without a gap; for interleaved and shared ones pieces.
+    /// Stretches of memory without a gap, however they came.
     pub pieces: u64,
     /// Bytes of memory.
     pub bytes: u64,

@@ -17,6 +17,8 @@ mod record;
 mod refusal;
 mod windows;
 
+use device::{Seq, VmTime};
+
 use crate::codec::{CodecError, decode, decode_state, encode};
 use crate::record::{Genesis, Record};
 
@@ -46,6 +48,14 @@ pub(crate) fn decode_record(body: &[u8]) -> Result<Record, CodecError> {
 /// The body of a keyframe.
 pub(super) fn encode_keyframe(keyframe: &Keyframe) -> Vec<u8> {
     encode(&keyframe::Keyframe::of(keyframe))
+}
+
+/// Makes the body of a keyframe that of the same state after another record: both numbers stand at its begin.
+pub(super) fn move_keyframe(body: &mut [u8], Seq(seq): Seq, VmTime(time): VmTime) {
+    if let Some((numbers, _)) = body.split_first_chunk_mut::<16>() {
+        numbers[..8].copy_from_slice(&seq.to_le_bytes());
+        numbers[8..].copy_from_slice(&time.to_le_bytes());
+    }
 }
 
 /// The keyframe in a body.
