@@ -5,9 +5,10 @@
 //!                           desk: failed   ◀─ the first error, final ──────────────────────┘    └─▶ on_durable(#N)
 //! ```
 //!
-//! Of a journal that begins at a state, that comes first: no record is durable before it is. What gathers while one group is being synced is the next group, so a crowd shares one sync. Between two groups it goes
-//! over to the next generation of the store, when that is there. Absent on purpose: a retry (after a failed sync nobody knows
-//! what is on the disk), a delay to gather more, waiting for the follower, and IO under the desk's lock.
+//! Of a journal that begins at a state, that comes first: no record is durable before it is. What gathers while one group is
+//! being synced is the next group, so a crowd shares one sync. Between two groups it goes over to the next generation of the
+//! store, when that is there. Absent on purpose: a retry (after a failed sync nobody knows what is on the disk), a delay to
+//! gather more, waiting for the follower, and IO under the desk's lock.
 
 use std::{
     mem,

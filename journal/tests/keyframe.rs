@@ -12,7 +12,7 @@ use device::vm::Vm;
 use device::windows::{self, DecoderFields, Piece};
 use device::{DpaRange, Seq, Stamp, VmTime, mailbox};
 use journal::codec::CodecError;
-use journal::form::{KEYFRAME_VERSION, Keyframe};
+use journal::form::{Base, KEYFRAME_VERSION, Keyframe};
 use proptest::prelude::*;
 use wire::{Dpa, Hpa, Opcode, Tag};
 
@@ -449,6 +449,10 @@ proptest! {
         let again = restored(&body);
         prop_assert_eq!(&again, &keyframe);
         prop_assert_eq!(again.to_bytes(), body);
+        // The same state after another record is what would be written there.
+        let later = Keyframe { seq: Seq(keyframe.seq.0 + 7), time: VmTime(keyframe.time.0 + 9), ..keyframe.clone() };
+        let moved = Base::of(keyframe).expect("lawful").moved_to(later.seq, later.time);
+        prop_assert_eq!(moved, Base::of(later).expect("lawful"));
         let mut resumed = Run { vm: again.vm, last: again.seq };
         for step in &behind {
             prop_assert_eq!(resumed.take(step), run.take(step));

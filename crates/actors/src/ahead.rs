@@ -71,3 +71,60 @@ pub(crate) fn take(offer: &mut Offer) -> Result<Option<Base>, SnapshotError> {
     read.map_err(|error| unreadable(error.to_string()))?;
     Base::from_stored(version, bytes).map(Some).map_err(|error| unreadable(error.to_string()))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use device::config::VmConfig;
+    use device::{Seq, VmTime};
+    use wire::Hpa;
+
+    use super::*;
+
+    fn keyframe(seq: u64, time: u64) -> Keyframe {
+        let root_ports = vec!["rp0".to_owned()];
+        let (window_base, windows_bytes) = (Hpa(0x1_1000_0000), vec![1 << 32]);
+        let config = VmConfig { memory_bytes: 1 << 30, window_base, windows_bytes, root_ports };
+        Keyframe { seq: Seq(seq), time: VmTime(time), vm: State::new(config) }
+    }
+
+    /// An empty VM after a record.
+    pub(crate) fn base(seq: u64, time: u64) -> Base {
+        Base::of(keyframe(seq, time)).expect("lawful")
+    }
+
+    fn offer() -> Offer {
+        let sent = Sent::of(keyframe(5, 50)).expect("written");
+        assert_eq!(sent.state(), &base(5, 50).keyframe().vm);
+        let memories = vec![sent.offered().expect("a file")];
+        Offer { build: "test".into(), about: vec![Sent::about()], journal: None, last: Seq(5), memories }
+    }
+
+    fn refused(spoil: impl FnOnce(&mut Offer)) -> String {
+        let mut offer = offer();
+        spoil(&mut offer);
+        take(&mut offer).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn what_was_sent_is_what_is_taken_and_no_memory_of_the_guest() {
+        let mut offer = offer();
+        assert_eq!(take(&mut offer).expect("taken"), Some(base(5, 50)));
+        assert!(offer.memories.is_empty());
+        assert_eq!(take(&mut offer).expect("nothing"), None);
+    }
+
+    /// Whoever listens at the socket may be anyone.
+    #[test]
+    fn what_no_giver_sends_is_refused_with_its_reason() {
+        assert!(refused(|offer| offer.about.clear()).contains("does not say of which version"));
+        assert!(refused(|offer| offer.about[0].1 = "first".into()).contains("does not say of which version"));
+        assert!(refused(|offer| offer.about[0].1 = "999".into()).contains("999"));
+        let len_bytes = STATE_LEN_BYTES_MAX + 1;
+        assert!(refused(|offer| offer.memories[0].len_bytes = len_bytes).contains(&len_bytes.to_string()));
+        assert!(refused(|offer| offer.memories[0].len_bytes -= 1).contains(STATE_AHEAD));
+        let (pipe, _other) = io::pipe().expect("a pipe");
+        assert!(refused(|offer| offer.memories[0].fd = pipe.into()).contains(STATE_AHEAD));
+        let zeros = File::open("/dev/zero").expect("there");
+        assert!(refused(|offer| offer.memories[0].fd = zeros.into()).contains(STATE_AHEAD));
+    }
+}

@@ -167,3 +167,29 @@ impl Recalled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ahead::tests::base;
+
+    fn refused(parts: Vec<Part>, ahead: Option<Base>) -> String {
+        Recalled::from_parts_behind(parts, ahead).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_state_that_came_ahead_is_the_one_after_the_record_that_is_said() {
+        let bytes = [7u64.to_le_bytes(), 70u64.to_le_bytes()].concat();
+        assert_eq!(moved(base(5, 50), DEVICE_AHEAD_VERSION, &bytes), Ok(base(7, 70)));
+        let said = |version, bytes: &[u8]| vec![part(DEVICE_AHEAD.into(), version, bytes.to_vec())];
+        assert!(refused(said(DEVICE_AHEAD_VERSION, &bytes), None).contains("no state came ahead of it"));
+        for (version, bytes) in [(2, &bytes[..]), (1, &bytes[..15]), (1, &[]), (1, &[0; 17])] {
+            let reason = format!("{} bytes of version {version} say no record", bytes.len());
+            assert!(refused(said(version, bytes), Some(base(5, 50))).contains(&reason));
+        }
+        // It came, and nobody says that it is the one.
+        assert!(refused(Vec::new(), Some(base(5, 50))).contains(DEVICE));
+        let twice = [said(1, &bytes), said(1, &bytes)].concat();
+        assert!(refused(twice, Some(base(5, 50))).contains("no state came ahead of it"));
+    }
+}

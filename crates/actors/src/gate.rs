@@ -9,8 +9,8 @@
 //!
 //! Every access of the guest passes; a paused guest parks in front of its next access, so that whatever it has begun is
 //! complete. A reset ends the boot under way at once (its accesses read all ones) and holds the next one back, each access
-//! of it, until the registers are as at power-on. A device that is plugged or unplugged begins a new round of the same boot, in which
-//! the guest looks for devices anew.
+//! of it, until the registers are as at power-on. A device that is plugged or unplugged begins a new round of the same boot,
+//! in which the guest looks for devices anew.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -288,7 +288,8 @@ impl Moving {
         Ok((giver, self))
     }
 
-    /// In the pause. What it is made of is given back when the pause is over: to unmap what was copied takes longer than all else.
+    /// In the pause. What it is made of is given back when the pause is over: to unmap what was copied takes longer than all
+    /// else.
     fn rest(self, now: &BTreeMap<String, Arc<HostMemory>>) -> Result<Self, HandOverError> {
         let is_same = |(id, copy): (&String, &Copy)| now.get(id).is_some_and(|now| Arc::ptr_eq(now, &copy.memory));
         if now.len() != self.memories.len() || !self.memories.iter().all(is_same) {

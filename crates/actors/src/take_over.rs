@@ -44,8 +44,8 @@ const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to copy memory, and to stand still.
 const STATE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Takes the VM of the process at the other end of a connection, whose guest goes on with what runs it there. It runs when this returns; the other process holds its
-/// sockets until [`Owner::wait_for_go`].
+/// Takes the VM of the process at the other end of a connection, whose guest goes on with what runs it there. It runs when
+/// this returns; the other process holds its sockets until [`Owner::wait_for_go`].
 ///
 /// # Errors
 ///
