@@ -23,6 +23,7 @@ mod guest_side;
 mod guest_vcpu;
 mod hand_over;
 mod heir;
+mod held;
 mod host_memory;
 mod instruction_bus;
 mod kvm_guest;

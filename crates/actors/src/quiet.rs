@@ -70,6 +70,8 @@ impl Vm {
         let plugging = self.shared.plugging.write().await;
         let inputs = self.shared.inputs.write().await;
         let (parts, was) = (self.parts(), self.run_state());
+        // The guest does not stand still for a disk where that can be waited for before.
+        flush(&parts).await?;
         // Behind every `stop` and `cont` that is on its way to the guest.
         read(&parts.guest, |_: &Option<Guest>| ()).await?;
         parts.journal.clock().pause();
@@ -125,8 +127,7 @@ async fn drain(parts: &Parts) -> Result<(State, Seq), QuietError> {
         for device in state.devices.keys() {
             parts.read_of(*device, |actors| &actors.mailbox, |_: &device::mailbox::State| ()).await?;
         }
-        let journal = parts.journal.clone();
-        spawn_blocking(move || journal.flush()).await.map_err(|_| Stopped)??;
+        flush(&parts).await?;
         let is_settled = parts.slots.outbox.is_empty() && parts.platform().is_settled();
         if is_settled && parts.journal.last() == last {
             return Ok((state, last));
@@ -136,4 +137,11 @@ async fn drain(parts: &Parts) -> Result<(State, Seq), QuietError> {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Returns when every record so far is durable.
+async fn flush(parts: &Parts) -> Result<(), QuietError> {
+    let journal = parts.journal.clone();
+    spawn_blocking(move || journal.flush()).await.map_err(|_| Stopped)??;
+    Ok(())
 }

@@ -3,23 +3,24 @@
 //! ```text
 //!  begin      memories are tracked; known from the parent: what is dirty since; else: where there is data
 //!  pre_copy   what became dirty meanwhile, again and again, until little is left or it does not get less
-//!  rest       in the pause: what is dirty now, and memories that have come
-//!  finish     parts, digests, disk
+//!  rest       in the pause: what is dirty now is held, and memories that have come
+//!  finish     what is held, parts, digests, disk
 //! ```
 //!
 //! Deliberately absent: the pause itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use device::backends::{BackendKind, BackendSpec, FileAccess, Sharing};
-use memory::{HostMemory, Slots};
+use memory::{HostMemory, OutOfRange, Slots};
 use snapshot::{Base, CloneOutcome, ContentsId, ContentsWriter, Draft, Snapshot, SnapshotId, SnapshotName, Store};
 
 use crate::captured::{Captured, Part};
+use crate::held::Held;
 use crate::restore::backend_id;
 use crate::snapshot_error::SnapshotError;
 use crate::snapshots::{RECORDS, SaveForm, SaveProgress, SaveRequest, Saved};
@@ -29,6 +30,8 @@ pub(crate) type Named = BTreeMap<ContentsId, Arc<HostMemory>>;
 
 /// So much is copied in the pause rather than before it: about a quarter of a millisecond.
 const LITTLE_BYTES: u64 = 512 << 10;
+/// Room for what is dirty in the pause: twice what it was last, within these.
+const HELD_BYTES: RangeInclusive<u64> = (1 << 20)..=(64 << 20);
 /// Rounds of copying before the pause, at most.
 const ROUNDS_MAX: u32 = 8;
 
@@ -71,6 +74,7 @@ pub(crate) struct Copying {
     memories: BTreeMap<ContentsId, Copy>,
     referenced: BTreeMap<ContentsId, Arc<HostMemory>>,
     slots: Option<Arc<Slots>>,
+    held: Held,
     written_bytes: u64,
 }
 
@@ -95,8 +99,8 @@ impl Copying {
         let parent = if request.form == SaveForm::Incremental { lineage.parent(store) } else { None };
         let draft = store.begin(&request.name, parent.as_ref())?;
         let parent_name = parent.as_ref().map(|parent| parent.name().clone());
-        let (memories, referenced) = (BTreeMap::new(), BTreeMap::new());
-        let mut copying = Self { draft, parent: parent_name, memories, referenced, slots, written_bytes: 0 };
+        let (memories, referenced, held) = (BTreeMap::new(), BTreeMap::new(), Held::with_room(0));
+        let mut copying = Self { draft, parent: parent_name, memories, referenced, slots, held, written_bytes: 0 };
         let mut named = named;
         let referred: BTreeSet<_> = request.by_reference.iter().chain(never_written(&specs)).collect();
         for id in referred {
@@ -171,17 +175,19 @@ impl Copying {
         for _ in 0..ROUNDS_MAX {
             let dirty_bytes = self.copy_dirty()?;
             progress(self.written_bytes, self.written_bytes + dirty_bytes);
-            if dirty_bytes <= LITTLE_BYTES || dirty_bytes >= before {
+            let is_enough = dirty_bytes <= LITTLE_BYTES || dirty_bytes >= before;
+            before = dirty_bytes;
+            if is_enough {
                 break;
             }
-            before = dirty_bytes;
         }
+        let room_bytes = before.saturating_mul(2).clamp(*HELD_BYTES.start(), *HELD_BYTES.end());
+        self.held = Held::with_room(room_bytes as usize);
         Ok(())
     }
 
     /// In the pause: the rest. Memories may have come and gone since.
     pub(crate) fn rest(&mut self, mut named: Named) -> Result<(), SnapshotError> {
-        self.copy_dirty()?;
         let is_same =
             |now: Option<&Arc<HostMemory>>, was: &Arc<HostMemory>| now.is_some_and(|now| Arc::ptr_eq(now, was));
         let gone = |(id, copy): &(&ContentsId, &Copy)| !is_same(named.get(*id), &copy.memory);
@@ -194,6 +200,7 @@ impl Copying {
         if let Some(id) = self.referenced.iter().find(|(id, was)| !is_same(named.get(*id), was)).map(|(id, _)| id) {
             return Err(SnapshotError::Memory { id: id.to_string(), reason: "it was deleted meanwhile".into() });
         }
+        self.hold_dirty()?;
         named.retain(|id, _| !self.memories.contains_key(id) && !self.referenced.contains_key(id));
         for (id, memory) in named {
             memory.track();
@@ -221,6 +228,30 @@ impl Copying {
         Ok(dirty_bytes)
     }
 
+    /// Takes what is dirty, to be written when the guest runs again.
+    fn hold_dirty(&mut self) -> Result<(), SnapshotError> {
+        self.collect();
+        for (id, copy) in &mut self.memories {
+            let dirty = copy.memory.take_dirty();
+            if copy.file.is_none() {
+                let failed =
+                    |reason: OutOfRange| SnapshotError::Memory { id: id.to_string(), reason: reason.to_string() };
+                let left = self.held.take(id, &copy.memory, dirty).map_err(failed)?;
+                self.written_bytes += copy.writer.copy(&copy.memory, &left)?.written_bytes;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_held(&mut self) -> Result<(), SnapshotError> {
+        for (id, start, bytes) in self.held.runs() {
+            if let Some(copy) = self.memories.get_mut(id) {
+                self.written_bytes += copy.writer.write(start, bytes)?.written_bytes;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes it a snapshot.
     pub(crate) fn finish(
         mut self,
@@ -228,6 +259,7 @@ impl Copying {
         build: &str,
         pause: Duration,
     ) -> Result<(Saved, Lineage), SnapshotError> {
+        self.write_held()?;
         let last = captured.keyframe.seq;
         self.draft.about("build", build)?;
         self.draft.about(RECORDS, &last.0.to_string())?;

@@ -90,6 +90,22 @@ impl ContentsWriter {
         Ok(copied)
     }
 
+    /// Takes bytes that were copied from the memory, from an offset on: whole pages, or up to its end. What was copied from there
+    /// before counts no more.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Range`] if they are not whole pages inside the memory, [`SnapshotError::File`] as [`ContentsWriter::copy`].
+    pub fn write(&mut self, start: u64, bytes: &[u8]) -> Result<Copied, SnapshotError> {
+        let range = start..start.saturating_add(bytes.len() as u64);
+        if pages::bytes(&self.pages(&range)?, self.memory.len_bytes) != range {
+            return Err(self.range_error(&range));
+        }
+        let mut copied = Copied::default();
+        self.take_in(start, bytes, &mut copied)?;
+        Ok(copied)
+    }
+
     /// Takes all bytes from a file by sharing its blocks (`FICLONE`), as XFS and btrfs can; what was copied before counts no
     /// more. The file must hold still meanwhile.
     ///
@@ -250,6 +266,21 @@ mod tests {
         let mut page = [1; PAGE_BYTES as usize];
         writer.file.read_exact_at(&mut page, 2 * PAGE_BYTES).expect("readable");
         assert!(pages::is_zero(&page), "what counts no more is gone from the file");
+    }
+
+    #[test]
+    fn bytes_that_were_copied_elsewhere_are_whole_pages_of_it() {
+        let mut writer = writer(2 * PAGE_BYTES + 100, &[]);
+        let page = PAGE_BYTES as usize;
+        let copied = writer.write(PAGE_BYTES, &[vec![0; page], vec![7; 100]].concat()).expect("up to the end");
+        assert_eq!(copied, Copied { written_bytes: 100, zero_bytes: PAGE_BYTES });
+        assert_eq!(runs(&writer), [(2..3, Fill::Data)]);
+        assert_eq!(writer.write(0, &[]).expect("nothing"), Copied::default());
+        for (start, len) in [(1, page), (0, page - 1), (2 * PAGE_BYTES, page), (u64::MAX, 1), (3 * PAGE_BYTES, 1)] {
+            let refused = writer.write(start, &vec![1; len]).expect_err("refused");
+            assert!(matches!(refused, SnapshotError::Range { .. }), "{refused}");
+        }
+        assert_eq!(runs(&writer), [(2..3, Fill::Data)]);
     }
 
     /// What cloning leaves to do, where the file system of the test cannot clone.
