@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use device::backends::{BackendKind, Seal, Sharing};
 use handover::{GivenAway, Giver, HandoverError, Offer, Outcome, Prepared, State, Transfer};
@@ -110,7 +110,6 @@ impl Vm {
         let heir = giver.taker().journal.clone();
         let (giver, moving) = blocking(move || moving.follow(giver)).await?;
 
-        let begun = Instant::now();
         let (quiet, state) = self.quiet().await?;
         let given = match self.given_state(&quiet, state, &ahead, moving).await {
             Ok((state, moving)) => {
@@ -123,7 +122,7 @@ impl Vm {
             Err(error) => Err(error),
         };
         match given {
-            Ok(Outcome::Given(given)) => Ok(self.given(quiet, given, &heir, begun.elapsed()).await),
+            Ok(Outcome::Given(given)) => Ok(self.given(quiet, given, &heir).await),
             Ok(Outcome::Kept(error)) => {
                 quiet.go_on();
                 Err(error.into())
@@ -195,7 +194,8 @@ impl Vm {
     }
 
     /// The VM is another's: all that acts here ends.
-    async fn given(&self, quiet: Quiet<'_>, given: GivenAway, heir: &str, pause: Duration) -> HandedOver {
+    async fn given(&self, quiet: Quiet<'_>, given: GivenAway, heir: &str) -> HandedOver {
+        let pause = quiet.since.elapsed();
         quiet.end_life().await;
         quiet.parts.close_journal().await;
         if let JournalPlace::Directory(dir) = &self.shared.options.journal

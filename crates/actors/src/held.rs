@@ -85,8 +85,9 @@ mod tests {
         let runs: Vec<_> = held.runs().map(|(of, start, bytes)| (of.clone(), start, bytes.to_vec())).collect();
         let was = |pages: u64| vec![7; (pages * PAGE) as usize];
         assert_eq!(runs, [(id.clone(), 0, was(1)), (id.clone(), 6 * PAGE, was(2))]);
-        assert_eq!(held.take(&id, &memory, vec![0..PAGE]).expect("inside"), vec![0..PAGE], "it is full");
-        held.take(&id, &memory, vec![0..0]).expect("nothing");
-        Held::with_room(PAGE as usize * 8).take(&id, &memory, vec![7 * PAGE..9 * PAGE]).expect_err("outside");
+        let more = vec![0..PAGE, PAGE..2 * PAGE];
+        assert_eq!(held.take(&id, &memory, more.clone()).expect("inside"), more, "it is full");
+        let outside = vec![0..PAGE, 7 * PAGE..9 * PAGE];
+        Held::with_room(PAGE as usize * 8).take(&id, &memory, outside).expect_err("outside");
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Quiet<'a> {
     pub(crate) parts: Arc<Parts>,
     /// The last record.
     pub(crate) last: Seq,
+    /// Since when it stands still.
+    pub(crate) since: Instant,
     /// What the VM did before, and does again.
     pub(crate) was: RunState,
     _plugging: RwLockWriteGuard<'a, ()>,
@@ -74,11 +76,12 @@ impl Vm {
         flush(&parts).await?;
         // Behind every `stop` and `cont` that is on its way to the guest.
         read(&parts.guest, |_: &Option<Guest>| ()).await?;
+        let since = Instant::now();
         parts.journal.clock().pause();
         stand_still(&parts).await?;
         match drain(&parts).await {
             Ok((state, last)) => {
-                Ok((Quiet { vm: self, parts, last, was, _plugging: plugging, _inputs: inputs }, state))
+                Ok((Quiet { vm: self, parts, last, since, was, _plugging: plugging, _inputs: inputs }, state))
             }
             Err(error) => {
                 go_on(&parts, was);
@@ -127,7 +130,7 @@ async fn drain(parts: &Parts) -> Result<(State, Seq), QuietError> {
         for device in state.devices.keys() {
             parts.read_of(*device, |actors| &actors.mailbox, |_: &device::mailbox::State| ()).await?;
         }
-        flush(&parts).await?;
+        flush(parts).await?;
         let is_settled = parts.slots.outbox.is_empty() && parts.platform().is_settled();
         if is_settled && parts.journal.last() == last {
             return Ok((state, last));
@@ -142,6 +145,10 @@ async fn drain(parts: &Parts) -> Result<(State, Seq), QuietError> {
 /// Returns when every record so far is durable.
 async fn flush(parts: &Parts) -> Result<(), QuietError> {
     let journal = parts.journal.clone();
+    // Mostly it is: another thread would have to wake up to say so.
+    if journal.durable() == journal.last() {
+        return Ok(());
+    }
     spawn_blocking(move || journal.flush()).await.map_err(|_| Stopped)??;
     Ok(())
 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use device::Seq;
 use memory::HostMemory;
@@ -160,7 +160,6 @@ impl Vm {
         let mut copying = copying.await.map_err(|_| Stopped)??;
         drop(parts);
 
-        let begun = Instant::now();
         let (quiet, state) = self.quiet().await?;
         let taken = match quiet.memories().await {
             Ok(memories) => {
@@ -173,8 +172,8 @@ impl Vm {
         };
         let captured = Captured::of(&quiet, state);
         quiet.go_on();
+        let pause = quiet.since.elapsed();
         drop(quiet);
-        let pause = begun.elapsed();
 
         let (copying, captured) = (taken?, captured?);
         let build = self.shared.options.build.clone();
