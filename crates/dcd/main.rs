@@ -41,6 +41,7 @@ mod shrink;
 mod sim;
 mod size;
 mod snapshot_delete;
+mod snapshot_flatten;
 mod snapshot_job;
 mod snapshot_list;
 mod snapshot_place;

@@ -27,9 +27,12 @@ impl Asked {
         Ok(Self { history: History::behind(genesis, start, records), dir: reading.place })
     }
 
-    /// Where the journal is from which this one was made, if it is still there. One that was superseded lies below this one.
+    /// Where the journal is from which this one was made, if it is still there. One that was superseded lies below this one, or
+    /// beside it where this one was superseded, too.
     pub(crate) fn parent_place(&self, parent: &Parent) -> Option<PathBuf> {
-        Some(self.dir.join(&parent.journal)).filter(|place| place.exists())
+        let home = self.dir.parent().filter(|past| past.ends_with("past")).and_then(Path::parent);
+        let places = [Some(self.dir.as_path()), home].into_iter().flatten().map(|from| from.join(&parent.journal));
+        places.into_iter().find(|place| place.exists())
     }
 
     /// The line that shows a position again.

@@ -26,7 +26,7 @@ pub(crate) fn told(error: SnapshotError) -> anyhow::Error {
 }
 
 /// The directory of snapshots, and the name of the one in it.
-fn split(path: &Path) -> anyhow::Result<(PathBuf, SnapshotName)> {
+pub(crate) fn split(path: &Path) -> anyhow::Result<(PathBuf, SnapshotName)> {
     let no_snapshot = || format!("'{}' is no snapshot: give its directory, DIR/NAME", path.display());
     let name = path.file_name().and_then(|name| name.to_str()).with_context(no_snapshot)?;
     let name = name.parse().with_context(no_snapshot)?;

@@ -9,8 +9,8 @@ use crate::{print_line, size};
 
 /// Save a running VM, which runs on but for a short pause.
 ///
-/// Only what has changed since the newest snapshot of this run is written, where there is one. Returns when the snapshot is
-/// on the disk. Who interrupts this does not end it: `dcd snapshot list` shows what became of it.
+/// Only what has changed since the snapshot that this run has saved or loaded last is written, where there is one. Returns when
+/// the snapshot is on the disk. Who interrupts this does not end it: `dcd snapshot list` shows what became of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples: dcd snapshot save monday\n          dcd snapshot save tuesday --by-reference tm0")]
 pub(crate) struct Save {

@@ -3,6 +3,7 @@
 use clap::Subcommand;
 
 use crate::snapshot_delete::Delete;
+use crate::snapshot_flatten::Flatten;
 use crate::snapshot_list::List;
 use crate::snapshot_restore::Restore;
 use crate::snapshot_save::Save;
@@ -23,6 +24,7 @@ enum SnapshotVerb {
     List(List),
     Show(Show),
     Verify(Verify),
+    Flatten(Flatten),
     Delete(Delete),
 }
 
@@ -35,6 +37,7 @@ impl Snapshot {
             SnapshotVerb::List(list) => list.run(),
             SnapshotVerb::Show(show) => show.run(),
             SnapshotVerb::Verify(verify) => verify.run(),
+            SnapshotVerb::Flatten(flatten) => flatten.run(),
             SnapshotVerb::Delete(delete) => delete.run(),
         }
     }

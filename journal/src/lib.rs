@@ -14,6 +14,7 @@
 //! final), and an asynchronous interface (the outbox waits, nobody else does).
 #![forbid(unsafe_code)]
 
+mod ancestor;
 mod archive;
 mod beginning;
 pub mod clock;

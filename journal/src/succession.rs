@@ -23,6 +23,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
+    ancestor,
     beginning::Beginning,
     directory::{Directory, Half, Past, failed, next_dir, sync_dir},
     form::{Base, Keyframe},
@@ -58,8 +59,9 @@ enum Step {
 type Before<'a> = dyn FnMut(Step) -> Result<(), StoreError> + 'a;
 
 /// Supersedes the journal in `dir`, which nobody may have open, by one that begins at a state; what it was until then is
-/// moved to `DIR/past/NNNNNN`, which is a journal's directory like any other. The genesis names that as its parent, and
-/// `change`: what was done, as in "restored from snapshot before-upgrade".
+/// moved to `DIR/past/NNNNNN`, which is a journal's directory like any other. The genesis names that as its parent, or, where it
+/// begins behind the state itself, the one that has the records up to there; and `change`: what was done, as in "restored from
+/// snapshot before-upgrade".
 ///
 /// # Errors
 /// If there is no journal, another has it open, the state is none at which a journal can begin, or the disk fails. The
@@ -115,7 +117,8 @@ impl Succession {
         let dir = dir.as_path();
         // Nobody goes on with the old one while it is moved, nor with the new one before it is in its place.
         let (_switching, _old) = (lock(dir)?, hold_newest(dir)?);
-        let parent = Parent { journal: past.name(), shared: base.keyframe().seq, change: change.to_owned() };
+        let shared = base.keyframe().seq;
+        let parent = Parent { journal: ancestor::with_records(dir, past, shared), shared, change: change.to_owned() };
         let genesis = Genesis { parent: Some(parent), ..genesis };
         let begun = beginning.write(&genesis.to_bytes(), base, options.record_version)?;
         before(Step::Commit)?;
@@ -375,17 +378,22 @@ mod tests {
     fn one_after_the_other_they_are_numbered_and_all_are_there() {
         let dir = tempfile::tempdir().expect("a directory");
         older(dir.path(), true);
-        for (n, seq) in (1..=3).zip([20, 10, 15]) {
+        // The second goes back behind the begin of the first, and the last behind those of two.
+        let states = [(20, 1), (10, 1), (15, 3), (20, 4), (12, 3)];
+        for (n, (seq, holder)) in (1..).zip(states) {
             let options = Options::default();
             let journal = supersede(dir.path(), genesis(), base(seq), "a test", options).expect("superseded");
             assert_eq!((journal.last(), journal.clock().now()), (Seq(seq), VmTime(seq)));
             assert_eq!(parent(dir.path().join(format!("past/{n:06}")).as_path()).is_some(), n > 1);
             append(journal, 100 * n);
             assert_eq!(read(dir.path()).expect("whole").last, Seq(seq + 100 * n));
-            assert_eq!(parent(dir.path()).map(|parent| parent.journal), Some(format!("past/{n:06}")));
+            let (journal, shared) = (format!("past/{holder:06}"), Seq(seq));
+            assert_eq!(parent(dir.path()), Some(Parent { journal, shared, change: "a test".into() }));
+            let has = read(&dir.path().join(format!("past/{holder:06}"))).expect("whole");
+            assert!(has.before() < shared && has.last >= shared, "it has #{seq}");
             assert_clear(dir.path());
         }
-        for (n, last) in [(1, RECORDS), (2, 120), (3, 210)] {
+        for (n, last) in [(1, RECORDS), (2, 120), (3, 210), (4, 315), (5, 420)] {
             assert_eq!(read(&dir.path().join(format!("past/{n:06}"))).expect("whole").last, Seq(last));
         }
         let stored = crate::stored_bytes(dir.path()).expect("listable");

@@ -11,7 +11,7 @@ use memory::HostMemory;
 use serde_json::json;
 
 use crate::program::{MIB, Program, TAG0, TAG1, printed};
-use crate::restoring::{restore, snapshots};
+use crate::restoring::{self, restore, snapshots};
 use crate::vm::{InProcess, Wanted};
 
 const LEN_BYTES: u64 = 2 * MIB;
@@ -19,6 +19,7 @@ const LEN_BYTES: u64 = 2 * MIB;
 const FIRST: u8 = 0x11;
 const SAVED: u8 = 0x22;
 const LATER: u8 = 0x33;
+const NEXT: u8 = 0x44;
 /// Every kind of backend that can be written.
 const WRITTEN: [&str; 4] = ["ram", "memfd", "shared", "private"];
 /// One that is not, and one whose bytes are by reference.
@@ -100,6 +101,39 @@ fn a_load_in_place_brings_the_bytes_of_every_kind_of_backend_back() {
     let bytes = ["shared", "private", "read-only", "apart"].map(on_disk);
     assert_eq!(bytes, [SAVED, FIRST, FIRST, LATER], "private writes stay private");
     assert!(!vm.dir.path().join("journal/refill").exists());
+    vm.end();
+}
+
+/// It holds what has changed since the load, and of bytes that were elsewhere all.
+#[test]
+fn a_snapshot_after_a_load_in_place_is_built_on_what_was_loaded() {
+    let files = files(&["shared", "private", "read-only", "apart"]);
+    let vm = started(files.path());
+    write(&vm, &WRITTEN, SAVED);
+    save(&vm, "first");
+    write(&vm, &WRITTEN, LATER);
+    vm.runtime.block_on(vm.vm.load_snapshot("first")).expect("loaded");
+    // One page of each; the other one that is not what it was has its bytes from the load.
+    WRITTEN.iter().for_each(|id| memory(&vm, id).write(0, &[NEXT; 4096]).expect("inside"));
+    let next = restoring::save(&vm, "next", SaveForm::Incremental).expect("saved");
+    assert_eq!(next.parent.as_deref(), Some("first"));
+    assert_eq!(next.contents_bytes, 4 * 4096 + LEN_BYTES, "a page of each, and all of what was by reference");
+    let check = |vm: &InProcess| {
+        for id in WRITTEN {
+            let at = |place| vm.backend_bytes(id, place, 4096);
+            assert!(at(0) == [NEXT; 4096] && at(LEN_BYTES - 4096) == [SAVED; 4096], "{id}");
+        }
+        assert_eq!(vm.backend_bytes("apart", 0, 1), [FIRST]);
+    };
+    write(&vm, &WRITTEN, LATER);
+    write(&vm, &["apart"], LATER);
+    vm.runtime.block_on(vm.vm.load_snapshot("next")).expect("loaded");
+    check(&vm);
+    let there = self::files(&["read-only"]);
+    let snapshot = restore(snapshots(&vm).join("next"), Loading::Lazy);
+    let other = InProcess::start(Wanted { restore: snapshot, ..wanted(there.path()) });
+    check(&other);
+    other.end();
     vm.end();
 }
 

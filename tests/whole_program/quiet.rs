@@ -140,7 +140,7 @@ fn a_link_of_a_chain_has_every_byte_of_its_moment() {
 }
 
 /// The link is what the memories are now.
-fn check_link(vm: &InProcess, link: &Snapshot) {
+pub(crate) fn check_link(vm: &InProcess, link: &Snapshot) {
     for memory in link.memories() {
         let now = match memory.id.as_str().strip_prefix("backend-") {
             None => Arc::clone(vm.vm.platform().ram()),

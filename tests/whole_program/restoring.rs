@@ -12,7 +12,7 @@ use vm::{AccessWidth, Job, JobAnswer};
 use wire::Hpa;
 
 use crate::kvm;
-use crate::program::{GIB, MIB, TAG0, TAG1, add_arguments};
+use crate::program::{GIB, MIB, TAG0, TAG1, add_arguments, printed};
 use crate::vm::{InProcess, Wanted};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -149,6 +149,47 @@ fn a_loaded_snapshot_takes_the_vm_back_and_keeps_what_was_until_then() {
     accept(&vm, "tm1", TAG1, 64 * MIB);
     let past = vm.dir.path().join("journal/past/000001");
     assert!(journal::read(&past).expect("an ordinary journal").last > saved.last);
+    vm.end();
+}
+
+/// Seen as: the journal named the one that it had superseded, which began behind the records that were asked for.
+#[test]
+fn a_journal_that_goes_back_behind_the_begin_of_another_names_the_one_that_has_its_past() {
+    let vm = InProcess::start(Wanted { durability: journal::Durability::Process, ..Wanted::default() });
+    save(&vm, "early", SaveForm::Full).expect("saved");
+    vm.object_add("tm0", TAG0, 4 * MIB);
+    save(&vm, "late", SaveForm::Full).expect("saved");
+    vm.object_add("tm1", TAG1, 4 * MIB);
+    let dir = vm.dir.path().join("journal");
+    let mut pasts = Vec::new();
+    for name in ["late", "early", "late", "late"] {
+        let loaded = vm.runtime.block_on(vm.vm.load_snapshot(name)).expect("loaded");
+        vm.object_add("more", TAG1, 4 * MIB);
+        assert_eq!(journal::sealed_files(&dir).expect("listable")[0].last, loaded.last, "it begins there");
+        pasts.push(loaded.past.expect("a past"));
+    }
+    assert_eq!(pasts, ["past/000001", "past/000002", "past/000003", "past/000004"], "where each was moved to");
+    let home = vm.dir.path().to_owned();
+    let told = |journal: &str| printed(&["replay", home.join(journal).to_str().expect("a path")]);
+    let begins = |name: &str, holder: &str| format!(": restored from snapshot {name} of {holder}\n");
+    for (journal, name, holder) in [
+        ("journal/past/000002", "late", "past/000001"),
+        // Behind the begin of 000002.
+        ("journal/past/000003", "early", "past/000001"),
+        // 000003 begins early, and has what is new since; 000004 has nothing that the last one shares with it.
+        ("journal/past/000004", "late", "past/000003"),
+    ] {
+        assert!(told(journal).contains(&begins(name, holder)), "{journal}: {}", told(journal));
+    }
+    // Asked in one that is past, it is found beside it.
+    let path = home.join("journal/past/000002");
+    let why = printed(&["why", "backends.tm0.created", "--journal", path.to_str().expect("a path")]);
+    let there = home.join("journal/past/000001");
+    let asked = format!("ask there: dcd why backends.tm0.created --journal {} --at ", there.display());
+    let command = why.lines().find_map(|line| line.strip_prefix("ask there: dcd ")).expect("a command");
+    assert!(why.contains(&asked), "{why}");
+    let answered = printed(&command.split(' ').collect::<Vec<_>>());
+    assert!(answered.contains("object-add tm0"), "{answered}");
     vm.end();
 }
 

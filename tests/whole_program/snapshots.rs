@@ -108,6 +108,38 @@ fn verbs_say_what_went_wrong() {
     assert_eq!(client.execute("query-jobs", json!({})).expect("a list"), json!([]), "verbs dismiss what they began");
 }
 
+/// What is refused says how it is done.
+#[test]
+fn what_others_are_built_on_can_be_deleted_when_they_are_flattened() {
+    let (dir, program, mut client) = started();
+    let socket = program.address();
+    client.object_add("tm0", TAG0, 2 * MIB).expect("a backend");
+    let save = |name: &str| printed(&["snapshot", "save", name, "--qmp", &socket]);
+    ["monday", "tuesday", "wednesday"].into_iter().for_each(|name| drop(save(name)));
+    let output = verb(&["snapshot", "delete", "monday", "--qmp", &socket]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("it is the parent of 'tuesday'"), "{said}");
+    let path = said.trim().split("dcd snapshot flatten ").nth(1).expect("the command that helps").to_owned();
+    assert_eq!(Path::new(&path), dir.path().join("journal/snapshots/tuesday"));
+    let flattened = printed(&["snapshot", "flatten", &path]);
+    assert!(flattened.starts_with("flattened tuesday: "), "{flattened}");
+    assert!(flattened.ends_with(" of memory are its own, and no longer on monday\n"), "{flattened}");
+    let again = printed(&["snapshot", "flatten", &path]);
+    assert_eq!(again, "tuesday is built on no other: nothing was to be done\n");
+    printed(&["snapshot", "delete", "monday", "--qmp", &socket]);
+    let wednesday = dir.path().join("journal/snapshots/wednesday");
+    let verified = printed(&["snapshot", "verify", wednesday.to_str().expect("a path")]);
+    assert!(verified.starts_with("wednesday, on tuesday: "), "{verified}");
+    // The newest of the program that runs, which builds the next on what that has become.
+    printed(&["snapshot", "flatten", wednesday.to_str().expect("a path")]);
+    assert!(save("thursday").contains(", on wednesday, "));
+    let restored = printed(&["snapshot", "restore", "tuesday", "--qmp", &socket]);
+    assert!(restored.starts_with("restored tuesday: "), "{restored}");
+    let missing = dir.path().join("journal/snapshots/friday");
+    let output = verb(&["snapshot", "flatten", missing.to_str().expect("a path")]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no snapshot 'friday'"));
+}
+
 /// Two snapshots of a VM that has a backend, `tuesday` on `monday`.
 struct Saved {
     dir: tempfile::TempDir,

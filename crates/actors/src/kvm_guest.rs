@@ -110,6 +110,12 @@ impl KvmGuest {
         let vm = Arc::new(ahead.map_or_else(vm::Vm::create, |ahead| ahead.finish(vcpus))?);
         let slots = Arc::new(Slots::new(Arc::clone(&vm) as _));
         let alarm = fatal.clone();
+        // What the life before has written is known, and the next snapshot will be built on that: logs begin with their slots.
+        if platform.ram().is_tracked()
+            && let Err(error) = slots.track()
+        {
+            tracing::warn!("what the guest writes is not known page by page: {error}");
+        }
         slots.connect_alarm(Arc::new(move |stuck| raise_elsewhere(&alarm, stuck.to_string())));
         platform.attach(Arc::clone(&slots))?;
         platform.window().attach(Arc::clone(&slots)).map_err(AttachError::from)?;
@@ -172,6 +178,8 @@ impl KvmGuest {
     pub(crate) fn stop(&self) {
         self.life().mode = Mode::Stopped;
         self.machine.stop();
+        // Its slots go when the last who holds this does, in the midst of the next life: they must not call all of RAM dirty then.
+        self.slots.still_for_good();
     }
 
     pub(crate) fn reset_begins(&self) {

@@ -63,6 +63,15 @@ impl Processor {
         }
     }
 
+    /// Brings what it has written to the memories' own knowledge: before its slots go, which may be never.
+    pub(crate) fn collect_written(&self) {
+        if let Some(kvm) = &self.kvm
+            && let Err(error) = kvm.slots().collect_dirty()
+        {
+            tracing::warn!("what the guest has written is not known page by page: {error}");
+        }
+    }
+
     /// A device came or went.
     pub(crate) fn plugged(&self) {
         self.gate.plugged();

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Whatever is not saved is lost in it, and somebody notices: the cheapest soak of saving and restoring that there is. A
-//! guest inside this process begins a new round of its driver. Deliberately absent: contents of memories, which stay.
+//! guest inside this process begins a new round of its driver. Deliberately absent: contents of memories, which stay, with what is
+//! known of the pages that have changed since the last snapshot: a snapshot after a pulse is as small as one without.
 
 use std::sync::{Arc, PoisonError};
 
@@ -62,6 +63,7 @@ impl Quiet<'_> {
     /// Ends the life under way and begins the next one, which goes on as this one did.
     pub(crate) async fn next_life(mut self, birth: Birth) -> Result<(), SnapshotError> {
         self.end_life().await;
+        self.parts.slots.processor.collect_written();
         let shared = &self.vm.shared;
         match birth::begin(&shared.options, &shared.fatal, birth) {
             Ok(parts) => {

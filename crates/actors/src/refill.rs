@@ -41,8 +41,9 @@ impl Refill {
         let text = mark::read(dir, REFILL)?;
         let mut lines = text.splitn(3, '\n').map(str::to_owned);
         let (past, id, snapshot) = (lines.next()?, lines.next()?, PathBuf::from(lines.next()?));
+        // Either says so: what was superseded may be gone by now, and its successor may name an older one as its parent.
         let parent = Genesis::of(recovered).ok().and_then(|genesis| genesis.parent);
-        if parent.is_some_and(|parent| parent.journal == past) {
+        if dir.join(&past).exists() || parent.is_some_and(|parent| parent.journal == past) {
             return Some(Self { past, id, snapshot });
         }
         // The journal was not superseded: nothing was done.

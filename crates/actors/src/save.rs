@@ -17,7 +17,9 @@ use std::time::Duration;
 
 use device::backends::{BackendKind, BackendSpec, FileAccess, Sharing};
 use memory::{HostMemory, OutOfRange, Slots};
-use snapshot::{Base, CloneOutcome, ContentsId, ContentsWriter, Draft, Snapshot, SnapshotId, SnapshotName, Store};
+use snapshot::{
+    Base, CloneOutcome, Contents, ContentsId, ContentsWriter, Draft, Snapshot, SnapshotId, SnapshotName, Store,
+};
 
 use crate::captured::{Captured, Part};
 use crate::held::Held;
@@ -35,7 +37,7 @@ const HELD_BYTES: RangeInclusive<u64> = (1 << 20)..=(64 << 20);
 /// Rounds of copying before the pause, at most.
 const ROUNDS_MAX: u32 = 8;
 
-/// The newest snapshot of this run, and the memories whose pages are clean if they have not changed since.
+/// The snapshot of this run that was saved or loaded last, and the memories whose pages are clean if they have not changed since.
 #[derive(Debug, Default)]
 pub(crate) struct Lineage {
     newest: Option<(SnapshotName, SnapshotId)>,
@@ -50,7 +52,27 @@ impl Lineage {
     /// The snapshot that the next one can be built on, if it is still there.
     fn parent(&self, store: &Store) -> Option<Snapshot> {
         let (name, id) = self.newest.as_ref()?;
-        store.snapshot(name).ok().filter(|snapshot| snapshot.id() == *id)
+        store.snapshot(name).ok().filter(|snapshot| snapshot.manifest().is_or_was(*id))
+    }
+
+    /// A VM that has just become a snapshot: what its memories have is in there. Nobody writes to them yet; from now on it is
+    /// known who does.
+    pub(crate) fn of_loaded(snapshot: &Snapshot, named: &Named) -> Self {
+        let is_copied = |id: &ContentsId| {
+            let of_it = snapshot.memories().iter().find(|memory| memory.id == *id);
+            of_it.is_some_and(|memory| matches!(memory.contents, Contents::Copied(_)))
+        };
+        // All of them are tracked: those whose bytes are elsewhere are shown by the same slots.
+        let clean = |memory: &Arc<HostMemory>| {
+            memory.track();
+            memory.take_dirty();
+        };
+        named.values().for_each(clean);
+        let copied = named.iter().filter(|(id, _)| is_copied(id));
+        Self {
+            newest: Some((snapshot.name().clone(), snapshot.id())),
+            memories: copied.map(|(id, memory)| (id.clone(), Arc::downgrade(memory))).collect(),
+        }
     }
 
     fn knows(&self, id: &ContentsId, memory: &Arc<HostMemory>) -> bool {
@@ -183,6 +205,11 @@ impl Copying {
         }
         let room_bytes = before.saturating_mul(2).clamp(*HELD_BYTES.start(), *HELD_BYTES.end());
         self.held = Held::with_room(room_bytes as usize);
+        // Sharing blocks waits until a file's are on the disk: in the pause that shall be little.
+        for (id, Copy { file, .. }) in &self.memories {
+            let synced = file.as_ref().map_or(Ok(()), File::sync_data);
+            synced.map_err(|error| SnapshotError::Memory { id: id.to_string(), reason: error.to_string() })?;
+        }
         Ok(())
     }
 
@@ -207,8 +234,12 @@ impl Copying {
             self.add(id, memory, Base::Zeros)?;
         }
         for copy in self.memories.values_mut() {
-            if let Some(file) = &copy.file {
-                copy.writer.clone_file(file)?;
+            if let Some(file) = &copy.file
+                && copy.writer.clone_file(file)? == CloneOutcome::Unsupported
+            {
+                // It could before the pause. What it has of then is too old, and nobody has kept what has changed since.
+                let everything = 0..copy.memory.len_bytes();
+                self.written_bytes += copy.writer.copy(&copy.memory, &[everything])?.written_bytes;
             }
         }
         Ok(())

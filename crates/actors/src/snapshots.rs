@@ -5,7 +5,8 @@
 //!  load    snapshot read, memory filled while it runs ─▶ quiet: this life ends ─▶ the journal is superseded ─▶ next life
 //! ```
 //!
-//! A save that finds a snapshot of this run copies what has changed since that. Deliberately absent: the format on the disk.
+//! A save copies what has changed since the snapshot of this run that was saved or loaded last, if there is one. Deliberately
+//! absent: the format on the disk.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ pub struct SaveRequest {
 pub enum SaveForm {
     /// All of it.
     Full,
-    /// What has changed since the newest snapshot of this run; all of it where there is none.
+    /// What has changed since the snapshot of this run that was saved or loaded last; all of it where there is none.
     Incremental,
 }
 
@@ -207,7 +208,12 @@ impl Vm {
         match succeeded {
             Ok((birth, past)) => {
                 let last = birth.last;
+                // Before anybody writes. Memories that could not be named would be saved whole.
+                let memories = named(&birth.ram, birth.memories.clone());
+                let loaded = memories
+                    .map_or_else(|_| Lineage::default(), |memories| Lineage::of_loaded(&source.snapshot, &memories));
                 quiet.next_life(birth).await?;
+                *lineage = loaded;
                 Ok(Loaded { name: source.snapshot.name().to_string(), last, past })
             }
             Err(error) => {

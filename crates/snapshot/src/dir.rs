@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 /// How often, and how far apart, a lock is tried that others hold only for moments.
@@ -99,6 +99,12 @@ impl Dir {
 
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(rustix::fs::renameat(&self.fd, single(from)?, &self.fd, single(to)?)?)
+    }
+
+    /// Gives two directories in this one each other's name, in one step.
+    pub(crate) fn exchange(&self, one: &str, other: &str) -> io::Result<()> {
+        let flags = RenameFlags::EXCHANGE;
+        Ok(rustix::fs::renameat_with(&self.fd, single(one)?, &self.fd, single(other)?, flags)?)
     }
 
     /// Removes a file.

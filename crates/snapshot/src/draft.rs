@@ -16,8 +16,8 @@ use crate::dir::Dir;
 use crate::error::SnapshotError;
 use crate::layer::failed;
 use crate::manifest::{
-    ABOUT_KEY_MAX_BYTES, ABOUT_MAX, ABOUT_VALUE_MAX_BYTES, Base, Contents, MEMORIES_MAX, MEMORY_MAX_BYTES, Memory,
-    PATH_MAX_BYTES,
+    ABOUT_KEY_MAX_BYTES, ABOUT_MAX, ABOUT_VALUE_MAX_BYTES, Base, Contents, FORMERLY, MEMORIES_MAX, MEMORY_MAX_BYTES,
+    Memory, PATH_MAX_BYTES,
 };
 use crate::name::{self, ContentsId, SnapshotName};
 use crate::overlay::pages_with_bytes;
@@ -31,6 +31,8 @@ pub struct Draft {
     pub(crate) name: Arc<SnapshotName>,
     pub(crate) half: Half,
     pub(crate) parent: Option<Snapshot>,
+    /// When it was saved, where that is not now.
+    pub(crate) created_ms: Option<u64>,
     pub(crate) about: Vec<(String, String)>,
     pub(crate) memories: Vec<Memory>,
     pub(crate) parts: Vec<Unpacked>,
@@ -69,7 +71,8 @@ impl Draft {
     pub(crate) fn new(name: &SnapshotName, half: Half, parent: Option<Snapshot>) -> Self {
         let name = Arc::new(name.clone());
         let (part_names, ids) = (BTreeSet::new(), BTreeSet::new());
-        Self { name, half, parent, about: vec![], memories: vec![], parts: vec![], part_names, ids }
+        let created_ms = None;
+        Self { name, half, parent, created_ms, about: vec![], memories: vec![], parts: vec![], part_names, ids }
     }
 
     /// Its name.
@@ -81,8 +84,15 @@ impl Draft {
     ///
     /// # Errors
     ///
-    /// If there is one of this name, or a limit is reached.
+    /// If there is one of this name, or it is `formerly`, which only flattening says; or a limit is reached.
     pub fn about(&mut self, key: &str, value: &str) -> Result<(), SnapshotError> {
+        if key == FORMERLY {
+            return Err(self.twice("a fact", key));
+        }
+        self.say(key, value)
+    }
+
+    pub(crate) fn say(&mut self, key: &str, value: &str) -> Result<(), SnapshotError> {
         self.check_name("a fact", key, ABOUT_KEY_MAX_BYTES)?;
         if self.about.iter().any(|(other, _)| other == key) {
             return Err(self.twice("a fact", key));

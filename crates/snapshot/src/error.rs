@@ -1,7 +1,7 @@
 //! Why a snapshot cannot be written, read or removed.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -61,16 +61,22 @@ pub enum SnapshotError {
         snapshot: String,
     },
     /// Somebody reads it, or writes a snapshot on top of it.
-    #[error("snapshot '{snapshot}' is open, here or in another process; let go of it before it is deleted")]
+    #[error("snapshot '{snapshot}' is open, here or in another process; let go of it, and try again")]
     InUse {
         /// The name.
         snapshot: String,
     },
     /// Others are built on it.
-    #[error("snapshot '{snapshot}' cannot be deleted: it is the parent of {}; delete those first", list(children))]
+    #[error(
+        "snapshot '{snapshot}' cannot be deleted: it is the parent of {}; delete what is built on it first, or make it independent: {}",
+        list(children),
+        flatten_each(dir, children)
+    )]
     HasChildren {
         /// The name.
         snapshot: String,
+        /// The directory of snapshots.
+        dir: PathBuf,
         /// Those whose parent it is.
         children: Vec<String>,
     },
@@ -147,6 +153,16 @@ pub enum SnapshotError {
         parent: String,
         /// The directory of snapshots.
         dir: PathBuf,
+    },
+    /// It was replaced by another while it was flattened.
+    #[error("snapshot '{snapshot}' is another one by now: it was {was} and is {is}; look at it and try again")]
+    Replaced {
+        /// Its name.
+        snapshot: String,
+        /// The id that it had.
+        was: SnapshotId,
+        /// The id of the one under its name.
+        is: SnapshotId,
     },
     /// Too many are built on each other.
     #[error("snapshot '{snapshot}' would be more than {max} in a chain; take a full one")]
@@ -344,6 +360,14 @@ pub enum Damage {
         /// Where.
         offset_bytes: u64,
     },
+}
+
+/// The commands after which none of these needs a parent.
+fn flatten_each(dir: &Path, children: &[String]) -> String {
+    // Who reads this may be elsewhere.
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let flatten = |name: &String| format!("dcd snapshot flatten {}", dir.join(name).display());
+    children.iter().map(flatten).collect::<Vec<_>>().join("; ")
 }
 
 fn list(names: &[String]) -> String {

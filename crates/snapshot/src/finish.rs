@@ -25,6 +25,13 @@ use crate::writer::ContentsWriter;
 /// How far finishing is; each is told before it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Bytes of a memory were copied out of a chain that is flattened, and are read there once more.
+    Copy {
+        /// Bytes that are.
+        done_bytes: u64,
+        /// Bytes of that memory.
+        total_bytes: u64,
+    },
     /// Bytes of memories are brought to the disk and digested.
     Contents {
         /// Bytes that are.
@@ -38,6 +45,13 @@ pub enum Step {
     Parts,
     /// The manifest is written.
     Manifest,
+    /// Bytes of the chain that is flattened are checked.
+    Chain {
+        /// Bytes that are.
+        done_bytes: u64,
+        /// Bytes in all.
+        total_bytes: u64,
+    },
     /// The directory gets its name.
     Name,
     /// The name is brought to the disk: there is a snapshot now. The store is locked while this is told.
@@ -57,7 +71,21 @@ impl Draft {
         writers: Vec<ContentsWriter>,
         progress: &mut dyn FnMut(Step),
     ) -> Result<Snapshot, SnapshotError> {
+        self.write(writers, progress)?;
+        progress(Step::Name);
+        self.give_name(progress)
+    }
+
+    /// Brings all of it to the disk, and says what the files of its memories are.
+    pub(crate) fn write(
+        &mut self,
+        writers: Vec<ContentsWriter>,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Vec<FileEntry>, SnapshotError> {
         let writers = self.in_order(writers)?;
+        let copied = self.memories.iter_mut().filter(|memory| matches!(memory.contents, Contents::Copied(_)));
+        // One that was cloned is built on nothing any more.
+        copied.zip(&writers).for_each(|(memory, writer)| memory.contents = writer.memory.contents.clone());
         let runs = writers.iter().map(|writer| self.runs(writer)).collect::<Result<Vec<_>, _>>()?;
         let contents = self.finish_contents(&writers, &runs, progress)?;
         progress(Step::Runs);
@@ -70,10 +98,9 @@ impl Draft {
         let parts = std::mem::take(&mut self.parts);
         let parts = self.write_packed(Kind::Parts, &parts)?;
         progress(Step::Manifest);
-        let files = [parts, runs].into_iter().chain(contents).collect();
+        let files = [parts, runs].into_iter().chain(contents.iter().cloned()).collect();
         self.write_manifest(files)?;
-        progress(Step::Name);
-        self.give_name(progress)
+        Ok(contents)
     }
 
     /// The writers in the order of their memories.
@@ -151,7 +178,7 @@ impl Draft {
             name: self.name.as_ref().clone(),
             id: SnapshotId(Digest([0; Digest::LEN_BYTES])),
             parent: self.parent.as_ref().map(|parent| Link { name: parent.name().clone(), id: parent.id() }),
-            created_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+            created_ms: self.created_ms.unwrap_or(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)),
             about: std::mem::take(&mut self.about),
             memories: std::mem::take(&mut self.memories),
             files,

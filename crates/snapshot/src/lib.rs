@@ -25,6 +25,7 @@ mod dir;
 mod draft;
 mod error;
 mod finish;
+mod flatten;
 mod layer;
 mod listing;
 mod manifest;

@@ -52,6 +52,9 @@ pub const ABOUT_VALUE_MAX_BYTES: usize = 4096;
 /// Bytes of a path where the bytes of a memory are.
 pub const PATH_MAX_BYTES: usize = 4096;
 
+/// Under this word, of what is said about a snapshot, stands the id that it had before it was flattened.
+pub(crate) const FORMERLY: &str = "formerly";
+
 /// The file of the manifest.
 pub(crate) const FILE: &str = "manifest.json";
 
@@ -151,6 +154,13 @@ impl Manifest {
     /// The memory of this id.
     pub fn memory(&self, id: &ContentsId) -> Option<&Memory> {
         self.memories.iter().find(|memory| memory.id == *id)
+    }
+
+    /// Whether this is the snapshot that another was built on: it, or what it has become by flattening, with the same bytes in
+    /// every memory.
+    pub fn is_or_was(&self, id: SnapshotId) -> bool {
+        let formerly = self.about.iter().find(|(key, _)| key == FORMERLY).and_then(|(_, text)| Digest::parse(text));
+        self.id == id || formerly == Some(id.0)
     }
 
     /// The entry of a file, which is there: [`Manifest::parse`] saw to that.

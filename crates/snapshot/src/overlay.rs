@@ -41,16 +41,16 @@ pub struct FileRun {
 }
 
 /// What one snapshot holds of a memory.
-struct Held<'a> {
-    layer: &'a Layer,
-    runs: &'a Runs,
+pub(crate) struct Held<'a> {
+    pub(crate) layer: &'a Layer,
+    pub(crate) runs: &'a Runs,
 }
 
 /// Of each page that has bytes, which of the snapshots shows; the newest is 0.
-type Shown = RangeMap<u64, usize>;
+pub(crate) type Shown = RangeMap<u64, usize>;
 
 /// The snapshots that hold a memory, from the newest down to the one that lies on zeros.
-fn held<'a>(snapshot: &'a Snapshot, id: &ContentsId) -> Vec<Held<'a>> {
+pub(crate) fn held<'a>(snapshot: &'a Snapshot, id: &ContentsId) -> Vec<Held<'a>> {
     let mut held = Vec::new();
     for layer in snapshot.layers.iter() {
         let (Some(runs), Some(memory)) = (layer.runs(id), layer.manifest.memory(id)) else { break };
@@ -62,7 +62,7 @@ fn held<'a>(snapshot: &'a Snapshot, id: &ContentsId) -> Vec<Held<'a>> {
     held
 }
 
-fn shown(held: &[Held<'_>]) -> Shown {
+pub(crate) fn shown(held: &[Held<'_>]) -> Shown {
     let mut shown = Shown::new();
     for (number, Held { runs, .. }) in held.iter().enumerate().rev() {
         for Run { pages, fill } in runs.iter() {

@@ -48,7 +48,7 @@ impl Snapshot {
                 SnapshotError::Parent { snapshot, parent, wanted, source: Box::new(source) }
             })?;
             let found = layer.manifest.id;
-            if found != wanted {
+            if !layer.manifest.is_or_was(wanted) {
                 let (snapshot, parent) = (child, parent.to_string());
                 return Err(SnapshotError::OtherParent { snapshot, parent, wanted, found });
             }

@@ -5,10 +5,12 @@
 //!  nothing ────────▶ NAME.part ────────▶ NAME ──────────────────▶ NAME.gone ──────▶ nothing
 //!                       │ process dies                                │ process dies
 //!                       └───────────────▶ sweep ◀─────────────────────┘
+//!                  flatten
+//!  NAME, NAME.part ◀──────▶ NAME.part, NAME       in one step; then NAME.part, the old one, is removed
 //! ```
 //!
 //! Every arrow is one rename under the directory's lock, which nobody holds for longer than that takes. Deliberately absent:
-//! copying and merging of snapshots.
+//! copying of snapshots.
 
 use std::io;
 use std::path::Path;
@@ -19,13 +21,14 @@ use crate::draft::{Draft, Half};
 use crate::error::SnapshotError;
 use crate::layer::{failed, open_dir, read_manifest};
 use crate::listing::{self, Listed};
+use crate::manifest::Manifest;
 use crate::name::{HALF_GONE, HALF_MADE, SnapshotName};
 use crate::snapshot::{CHAIN_MAX, Snapshot};
 
 /// A directory of snapshots. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Store {
-    dir: Arc<Dir>,
+    pub(crate) dir: Arc<Dir>,
 }
 
 /// The lock of a directory of snapshots, until this is dropped.
@@ -110,6 +113,17 @@ impl Store {
         if self.dir.has(name.as_str()).map_err(self.failed("read"))? {
             return Err(SnapshotError::Exists { snapshot: name.to_string(), dir: self.path().to_owned() });
         }
+        Ok(Draft::new(name, self.half(name)?, parent.cloned()))
+    }
+
+    /// Begins to write what will take the place of a snapshot: one that has all of its bytes itself.
+    pub(crate) fn begin_again(&self, name: &SnapshotName) -> Result<Draft, SnapshotError> {
+        let _lock = StoreLock::take(&self.dir)?;
+        Ok(Draft::new(name, self.half(name)?, None))
+    }
+
+    /// Makes the directory of a draft. The store is locked.
+    fn half(&self, name: &SnapshotName) -> Result<Half, SnapshotError> {
         let half_name = name.half_made();
         match self.claim(&half_name).map_err(failed(name, ".", "lock"))? {
             Claim::Nothing => {}
@@ -119,8 +133,7 @@ impl Store {
         let dir = self.dir.make_in(&half_name).map_err(failed(name, ".", "make"))?;
         // Only a listing holds it, and for a moment.
         dir.lock_soon().map_err(failed(name, ".", "lock"))?;
-        let half = Half { store: self.dir.clone(), name: half_name, dir: Some(dir) };
-        Ok(Draft::new(name, half, parent.cloned()))
+        Ok(Half { store: self.dir.clone(), name: half_name, dir: Some(dir) })
     }
 
     /// Deletes a snapshot that nobody has open and on which none is built.
@@ -136,9 +149,12 @@ impl Store {
         if dir.try_lock().map_err(failed(name, ".", "lock"))? == Locked::No {
             return Err(SnapshotError::InUse { snapshot: snapshot() });
         }
-        let children = self.children(name, &dir)?;
+        let manifest = read_manifest(&dir, name).ok();
+        let children = self.manifests()?.into_iter().filter(|other| is_on(other, name, manifest.as_ref()));
+        let children: Vec<_> = children.map(|child| child.name.to_string()).collect();
         if !children.is_empty() {
-            return Err(SnapshotError::HasChildren { snapshot: snapshot(), children });
+            let (snapshot, dir) = (snapshot(), self.path().to_owned());
+            return Err(SnapshotError::HasChildren { snapshot, dir, children });
         }
         match self.claim(&gone_name).map_err(failed(name, ".", "lock"))? {
             Claim::Nothing => {}
@@ -191,20 +207,28 @@ impl Store {
         Ok(())
     }
 
-    /// The snapshots whose parent this is. One that stands on another of the same name is not: deleting does it no harm.
-    fn children(&self, name: &SnapshotName, dir: &Dir) -> Result<Vec<String>, SnapshotError> {
-        let id = read_manifest(dir, name).ok().map(|manifest| manifest.id);
-        let mut children = Vec::new();
-        for other in self.names()? {
-            let Ok(other) = other.parse::<SnapshotName>() else { continue };
-            // What cannot be read cannot be used, whatever it was built on.
-            let manifest = open_dir(&self.dir, &other).and_then(|dir| read_manifest(&dir, &other));
-            let Some(parent) = manifest.ok().and_then(|manifest| manifest.parent) else { continue };
-            if parent.name == *name && id.is_none_or(|id| id == parent.id) {
-                children.push(other.to_string());
+    /// The snapshots that are built on this one, on those, and so on.
+    pub(crate) fn all_on(&self, manifest: &Manifest) -> Result<Vec<SnapshotName>, SnapshotError> {
+        let others = self.manifests()?;
+        let mut found = vec![manifest];
+        let mut next = 0;
+        while let Some(parent) = found.get(next).copied() {
+            for child in others.iter().filter(|other| is_on(other, &parent.name, Some(parent))) {
+                // Of those that this crate wrote none is above itself.
+                if found.iter().all(|known| known.name != child.name) {
+                    found.push(child);
+                }
             }
+            next += 1;
         }
-        Ok(children)
+        Ok(found.iter().skip(1).map(|manifest| manifest.name.clone()).collect())
+    }
+
+    /// What of all that is here can be read. What cannot be cannot be used, whatever it was built on.
+    fn manifests(&self) -> Result<Vec<Manifest>, SnapshotError> {
+        let names = self.names()?;
+        let names = names.iter().filter_map(|name| name.parse::<SnapshotName>().ok());
+        Ok(names.filter_map(|name| read_manifest(&open_dir(&self.dir, &name).ok()?, &name).ok()).collect())
     }
 
     /// Takes the lock of something half made or half gone, if there is nobody who has it.
@@ -231,6 +255,13 @@ impl Store {
         let dir = self.path().to_owned();
         move |source| SnapshotError::Store { dir, doing, source }
     }
+}
+
+/// Whether a snapshot is built on the one of this name, which has this manifest. One that stands on another of the same name is
+/// not: deleting does it no harm.
+fn is_on(other: &Manifest, name: &SnapshotName, manifest: Option<&Manifest>) -> bool {
+    let parent = other.parent.as_ref().filter(|parent| parent.name == *name);
+    parent.is_some_and(|parent| manifest.is_none_or(|manifest| manifest.is_or_was(parent.id)))
 }
 
 /// A snapshot is not durable in a directory that is not.

@@ -18,11 +18,11 @@ use std::sync::Arc;
 
 use memory::HostMemory;
 use rangemap::{RangeMap, RangeSet};
-use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
+use rustix::fs::{FallocateFlags, copy_file_range, fallocate, ioctl_ficlone};
 use rustix::io::Errno;
 
 use crate::error::SnapshotError;
-use crate::manifest::Memory;
+use crate::manifest::{Base, Contents, Memory};
 use crate::name::SnapshotName;
 use crate::pages::{self, CHUNK_BYTES, PAGE_BYTES};
 use crate::runs::Fill;
@@ -106,15 +106,17 @@ impl ContentsWriter {
         Ok(copied)
     }
 
-    /// Takes all bytes from a file by sharing its blocks (`FICLONE`), as XFS and btrfs can; what was copied before counts no
-    /// more. The file must hold still meanwhile.
+    /// Takes all bytes from the begin of a file by sharing its blocks (`FICLONE`), as XFS and btrfs can; what was copied before
+    /// counts no more, and what the parent has neither. The file must hold still meanwhile.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Length`] if the file has not the length of the memory, [`SnapshotError::File`] for what the host
-    /// says beside that it cannot.
+    /// [`SnapshotError::Length`] if the file is shorter than the memory, [`SnapshotError::File`] for what the host says beside
+    /// that it cannot.
     pub fn clone_file(&mut self, source: &File) -> Result<CloneOutcome, SnapshotError> {
-        self.check_len(source.metadata().map_err(self.failed("clone into"))?.len())?;
+        // It may be longer. A backend that was the begin of a longer file could once not be saved at all.
+        let file_bytes = source.metadata().map_err(self.failed("clone into"))?.len();
+        self.check_len(file_bytes.min(self.memory.len_bytes))?;
         match ioctl_ficlone(&self.file, source) {
             Ok(()) => self.take_all().map(|()| CloneOutcome::Cloned),
             // A source that is no file of a file system with shared blocks answers in one of these ways.
@@ -125,13 +127,24 @@ impl ContentsWriter {
         }
     }
 
+    /// Takes pages of another snapshot's file, at the same place, for its own: their blocks are shared where the file system does
+    /// that.
+    pub(crate) fn take_pages(&mut self, source: &File, pages: &Range<u64>) -> Result<(), SnapshotError> {
+        let bytes = pages::bytes(pages, self.memory.len_bytes);
+        copy_bytes(source, &self.file, &bytes).map_err(self.failed("copy into"))?;
+        self.runs.insert(pages.clone(), Fill::Data);
+        Ok(())
+    }
+
     /// Takes everything that the file has for the memory's bytes.
     fn take_all(&mut self) -> Result<(), SnapshotError> {
         let len_bytes = self.memory.len_bytes;
-        // The source may have become longer since it was looked at.
+        // The source may be longer.
         self.file.set_len(len_bytes).map_err(self.failed("cut"))?;
         self.runs.clear();
-        self.runs.extend(self.below.iter().map(|pages| (pages.clone(), Fill::Zeros)));
+        // Nothing shows through: a chain of such memories was once read whole, one after the other, for the bytes of the newest.
+        self.memory.contents = Contents::Copied(Base::Zeros);
+        self.below.clear();
         for data in pages::data_ranges(&self.file, len_bytes).map_err(self.failed("look into"))? {
             self.runs.insert(pages::touched(&data), Fill::Data);
         }
@@ -230,12 +243,33 @@ impl ContentsWriter {
     }
 }
 
+/// Copies bytes of a file to the same place in another.
+fn copy_bytes(from: &File, to: &File, bytes: &Range<u64>) -> io::Result<()> {
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let left = usize::try_from(bytes.end - at).unwrap_or(usize::MAX);
+        match copy_file_range(from, Some(&mut at.clone()), to, Some(&mut at.clone()), left) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(copied) => at += copied as u64,
+            Err(Errno::INTR) => {}
+            // A file system that cannot, or two of them.
+            Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+                let mut buffer = vec![0; CHUNK_BYTES.min(left)];
+                from.read_exact_at(&mut buffer, at)?;
+                to.write_all_at(&buffer, at)?;
+                at += buffer.len() as u64;
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::manifest::{Base, Contents};
 
     fn writer(len_bytes: u64, below: &[Range<u64>]) -> ContentsWriter {
         let contents = Contents::Copied(Base::Parent);
@@ -291,8 +325,9 @@ mod tests {
         writer.file.write_all_at(&[7; 100], 40 * PAGE_BYTES + 5).expect("writable");
         writer.take_all().expect("taken");
         let fills = |page| writer.runs.get(&page).copied();
-        assert_eq!((fills(10), fills(40)), (Some(Fill::Zeros), Some(Fill::Data)));
+        assert_eq!((fills(10), fills(40)), (None, Some(Fill::Data)));
         assert_eq!(fills(20), fills(55), "both are holes");
+        assert_eq!(writer.memory.contents, Contents::Copied(Base::Zeros), "it needs no parent");
     }
 
     #[test]
@@ -300,11 +335,13 @@ mod tests {
         let mut writer = writer(PAGE_BYTES, &[]);
         writer.runs.insert(0..1, Fill::Data);
         let memfd = File::from(rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).expect("a memfd"));
-        memfd.set_len(PAGE_BYTES + 1).expect("extended");
-        let said = writer.clone_file(&memfd).expect_err("too long").to_string();
-        assert!(said.contains("4096 bytes there, and 4097 here"), "{said}");
-        memfd.set_len(PAGE_BYTES).expect("cut");
-        assert_eq!(writer.clone_file(&memfd).expect("an answer"), CloneOutcome::Unsupported);
+        memfd.set_len(PAGE_BYTES - 1).expect("cut");
+        let said = writer.clone_file(&memfd).expect_err("too short").to_string();
+        assert!(said.contains("4096 bytes there, and 4095 here"), "{said}");
+        for len_bytes in [PAGE_BYTES, PAGE_BYTES + 1] {
+            memfd.set_len(len_bytes).expect("extended");
+            assert_eq!(writer.clone_file(&memfd).expect("an answer"), CloneOutcome::Unsupported);
+        }
         assert_eq!(runs(&writer), [(0..1, Fill::Data)]);
     }
 

@@ -90,6 +90,25 @@ fn a_slot_that_goes_is_all_dirty_unless_no_processor_runs() {
     assert!(memory.take_dirty() == [pages(90..100)]);
 }
 
+/// A machine that has ended, and whose slots go when somebody lets go of it.
+#[test]
+fn what_was_written_before_the_end_is_told_once() {
+    let (hypervisor, slots, memory) = tracked();
+    store(&hypervisor, 20);
+    slots.still_for_good();
+    slots.collect_dirty().unwrap();
+    assert!(memory.take_dirty() == [pages(30..31)]);
+    drop(slots);
+    assert_eq!(memory.take_dirty(), []);
+    // Nobody asked.
+    let (hypervisor, slots, memory) = tracked();
+    store(&hypervisor, 20);
+    slots.still_for_good();
+    slots.still(|| ());
+    drop(slots);
+    assert!(memory.take_dirty() == [pages(30..31)]);
+}
+
 #[test]
 fn stillness_ends_with_whoever_sees_to_it() {
     let (_, slots, memory) = tracked();

@@ -104,8 +104,8 @@ pub(super) const SNAPSHOT_SAVE: CommandSchema = CommandSchema {
         optional(
             "x-incremental",
             Kind::Bool,
-            "Write only what has changed since the newest snapshot of this run, where there is one, which becomes the parent. \
-             Default: true.",
+            "Write only what has changed since the snapshot that this run has saved or loaded last, where there is one, which \
+             becomes the parent. Default: true.",
         ),
         optional(
             "x-by-reference",

@@ -177,7 +177,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn chains_of_three_come_back(layers in prop::collection::vec((writes(), writes()), 3), short in 0..PAGE) {
+    fn chains_of_three_come_back(
+        layers in prop::collection::vec((writes(), writes()), 3),
+        short in 0..PAGE,
+        flattened in prop::collection::vec(0..3usize, 0..4),
+    ) {
         let (_dir, store) = store();
         let ram = memory(PAGES * PAGE - short);
         let (mut taken, mut expected) = (Vec::<Snapshot>::new(), Vec::new());
@@ -192,6 +196,17 @@ proptest! {
             prop_assert!(loaded(&read, &id("ram"), ram.len_bytes()).expect("loaded") == *expected);
             for bridged_bytes in [0, 2 * PAGE, u64::MAX] {
                 prop_assert!(mapped(&read, &id("ram"), ram.len_bytes(), bridged_bytes) == *expected);
+            }
+        }
+        // Whichever are flattened, in whatever order.
+        drop(taken);
+        for number in flattened {
+            drop(store.flatten(&name(&format!("layer-{number}")), &mut |_| ()).expect("flattened"));
+            for (number, expected) in expected.iter().enumerate() {
+                let read = store.snapshot(&name(&format!("layer-{number}"))).expect("there");
+                read.verify(&mut |_, _| ()).expect("whole");
+                prop_assert!(loaded(&read, &id("ram"), ram.len_bytes()).expect("loaded") == *expected);
+                prop_assert!(mapped(&read, &id("ram"), ram.len_bytes(), 2 * PAGE) == *expected);
             }
         }
     }

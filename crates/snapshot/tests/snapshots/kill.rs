@@ -1,4 +1,5 @@
-//! A process that is killed at any step of finishing leaves no snapshot, or a whole one.
+//! A process that is killed at any step of finishing leaves no snapshot, or a whole one; at any step of flattening, the one that
+//! there was or the one that it was to become.
 
 use std::path::Path;
 use std::process::Command;
@@ -34,14 +35,26 @@ fn a_process_that_kills_itself() {
     finished.expect("finished");
 }
 
+/// The same of flattening.
+#[test]
+fn a_process_that_kills_itself_flattening() {
+    let (Ok(dir), Ok(kill_at)) = (std::env::var(DIR), std::env::var(KILL_AT)) else { return };
+    let (store, kill_at) = (Store::open(Path::new(&dir)).expect("there"), kill_at.parse::<usize>().expect("a number"));
+    let mut step = 0;
+    let flattened = store.flatten(&name("next"), &mut |_| {
+        if step == kill_at {
+            kill_process(getpid(), Signal::KILL).expect("killed");
+        }
+        step += 1;
+    });
+    flattened.expect("flattened");
+}
+
 /// Runs it, and says whether it was killed.
-fn run(store: &Store, kill_at: usize) -> bool {
+fn run(store: &Store, test: &str, kill_at: usize) -> bool {
     let program = std::env::current_exe().expect("this program");
     let mut child = Command::new(program);
-    child
-        .args(["--exact", "kill::a_process_that_kills_itself"])
-        .env(DIR, store.path())
-        .env(KILL_AT, kill_at.to_string());
+    child.args(["--exact", test]).env(DIR, store.path()).env(KILL_AT, kill_at.to_string());
     !child.output().expect("ran").status.success()
 }
 
@@ -52,7 +65,7 @@ fn a_kill_at_any_step_leaves_no_snapshot_or_a_whole_one() {
     fill(&ram, 0, 1);
     drop(finish(store.begin(&name("full"), None).expect("begun"), &ram, Base::Zeros).expect("finished"));
     let (mut kill_at, mut whole) = (0, 0);
-    while run(&store, kill_at) {
+    while run(&store, "kill::a_process_that_kills_itself", kill_at) {
         let found: Vec<_> =
             store.list().expect("listable").into_iter().filter(|listed| listed.name() == "next").collect();
         match &found[..] {
@@ -71,4 +84,38 @@ fn a_kill_at_any_step_leaves_no_snapshot_or_a_whole_one() {
         kill_at += 1;
     }
     assert_eq!((kill_at, whole), (7, 1), "steps, and those of them behind the rename");
+}
+
+/// What is built on it never sees a difference.
+#[test]
+fn a_kill_at_any_step_of_flattening_leaves_the_old_one_whole_or_the_new_one() {
+    let (_dir, store) = store();
+    let [_, next] = chain_of_two(&store);
+    let parent = store.snapshot(&next.name).expect("there");
+    let ram = memory(LEN_BYTES);
+    fill(&ram, 2, 5);
+    drop(finish(store.begin(&name("above"), Some(&parent)).expect("begun"), &ram, Base::Parent).expect("finished"));
+    drop(parent);
+    let (mut kill_at, mut flat) = (0, 0);
+    while run(&store, "kill::a_process_that_kills_itself_flattening", kill_at) {
+        let left: Vec<_> =
+            store.list().expect("listable").into_iter().filter(|listed| listed.name() == "next").collect();
+        let is_half = |listed: &Listed| matches!(listed, Listed::Unfinished { holder: Holder::Dead, .. });
+        assert_eq!(left.iter().filter(|listed| is_half(listed)).count(), left.len() - 1, "killed at step {kill_at}");
+        let flattened = read_all(&store, &next).expect("readable").expect("right");
+        flattened.verify(&mut |_, _| ()).expect("whole");
+        flat += usize::from(flattened.chain().count() == 1);
+        drop(flattened);
+        let above = store.snapshot(&name("above")).expect("there");
+        above.verify(&mut |_, _| ()).expect("whole");
+        assert!(loaded(&above, &id("ram"), LEN_BYTES).expect("loaded") == bytes(&ram));
+        assert_eq!(store.sweep().expect("swept").len(), left.len() - 1);
+        kill_at += 1;
+        if flat > 0 {
+            break;
+        }
+    }
+    assert!(kill_at > 10 && flat == 1, "{kill_at} steps, the last of them behind the exchange");
+    store.delete(&name("full")).expect("nothing is built on it");
+    assert!(read_all(&store, &next).expect("readable").is_some());
 }

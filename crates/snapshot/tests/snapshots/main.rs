@@ -2,6 +2,7 @@
 
 mod chains;
 mod damage;
+mod flatten;
 mod hostile;
 mod kill;
 mod limits;

@@ -1,0 +1,194 @@
+//! Lineage: a snapshot is built on the one that was saved or loaded last, over any number of lives, and no page that was written
+//! is missing in it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use actors::{Accel, GuestProgram, RunState, SaveForm, Saved};
+use driver::Policy;
+use snapshot::Store;
+use vm::Job;
+use wire::Hpa;
+
+use crate::kvm;
+use crate::program::{MIB, TAG0};
+use crate::quiet::check_link;
+use crate::restoring::{accept, fill, save, snapshots, window};
+use crate::traffic::Dice;
+use crate::vm::{InProcess, Wanted};
+
+/// So much of RAM is written to, from here on: none of it is the guest's own.
+const RAM_AT: Hpa = Hpa(512 * MIB);
+const RAM_BYTES: u64 = 16 * MIB;
+const WINDOW_BYTES: u64 = 64 * MIB;
+/// More than the pages that a guest on KVM writes of itself while little is going on.
+const LITTLE_BYTES: u64 = 4 * MIB;
+
+fn accels() -> Vec<Accel> {
+    let kvm = kvm::is_there().then_some(Accel::Kvm { vcpus: 2 });
+    [Accel::Soft].into_iter().chain(kvm).collect()
+}
+
+/// A VM whose guest has accepted an extent of 64 MiB.
+fn started(accel: Accel) -> InProcess {
+    let vm = InProcess::start(Wanted { accel, guest: GuestProgram::from(Policy::Accept), ..Wanted::default() });
+    accept(&vm, "tm0", TAG0, 0);
+    vm
+}
+
+/// All of the extent is written, by a processor of the guest where it has one.
+fn fill_all(vm: &InProcess, seed: u64) {
+    if vm.vm.machine().is_some() {
+        return fill(vm, window(vm), seed);
+    }
+    let memory = vm.runtime.block_on(vm.vm.memory_of("tm0")).expect("a VM").expect("a backend");
+    let page = [seed as u8 | 1; 4096];
+    (0..WINDOW_BYTES).step_by(4096).for_each(|at| memory.write(at, &page).expect("inside"));
+}
+
+/// Writes 8 bytes somewhere, as whoever is on the bus does.
+fn write_somewhere(vm: &InProcess, dice: &mut Dice) {
+    let (base, len_bytes) = if dice.roll(2) == 0 { (RAM_AT, RAM_BYTES) } else { (window(vm), WINDOW_BYTES) };
+    let at = Hpa(base.0 + dice.roll(len_bytes / 8) * 8);
+    driver::Bus::write(&mut vm.vm.bus(), at, &dice.roll(u64::MAX).to_le_bytes());
+}
+
+/// Stops the VM, saves it, and compares every byte of the snapshot with what is there.
+fn saved_and_checked(vm: &InProcess, name: &str) -> Saved {
+    vm.runtime.block_on(vm.vm.set_run_state(RunState::Paused)).expect("a VM");
+    let saved = save(vm, name, SaveForm::Incremental).expect("saved");
+    let store = Store::open(&snapshots(vm)).expect("a store");
+    check_link(vm, &store.snapshot(&saved.name.parse().expect("a name")).expect("whole"));
+    vm.runtime.block_on(vm.vm.set_run_state(RunState::Running)).expect("a VM");
+    saved
+}
+
+#[test]
+fn a_snapshot_after_a_pulse_or_a_load_copies_what_has_changed() {
+    for accel in accels() {
+        let vm = started(accel);
+        fill_all(&vm, 1);
+        let first = saved_and_checked(&vm, "first");
+        assert!(first.parent.is_none() && first.contents_bytes >= WINDOW_BYTES, "{accel}: {first:?}");
+        let mut dice = Dice(7 << 30);
+        // Before, and after.
+        write_somewhere(&vm, &mut dice);
+        (0..3).for_each(|_| vm.runtime.block_on(vm.vm.pulse()).expect("pulsed"));
+        write_somewhere(&vm, &mut dice);
+        let pulsed = saved_and_checked(&vm, "pulsed");
+        assert_eq!(pulsed.parent.as_deref(), Some("first"));
+        assert!(pulsed.contents_bytes < LITTLE_BYTES, "{accel}: {pulsed:?}");
+
+        fill_all(&vm, 2);
+        vm.runtime.block_on(vm.vm.load_snapshot("first")).expect("loaded");
+        write_somewhere(&vm, &mut dice);
+        let loaded = saved_and_checked(&vm, "loaded");
+        assert_eq!(loaded.parent.as_deref(), Some("first"));
+        assert!(loaded.contents_bytes < LITTLE_BYTES, "{accel}: {loaded:?}");
+        let again = saved_and_checked(&vm, "again");
+        assert_eq!(again.parent.as_deref(), Some("loaded"));
+        assert!(again.contents_bytes < LITTLE_BYTES, "{accel}: {again:?}");
+        eprintln!("{accel}: {first:?}\n{pulsed:?}\n{loaded:?}\n{again:?}");
+        vm.end();
+    }
+}
+
+/// What a guest had written before a pulse was known only to the slots of its life, and they told it when the last who had hold
+/// of them let go: a snapshot that was sooner had the bytes from before.
+#[test]
+fn a_machine_that_is_held_over_a_pulse_keeps_nothing_back() {
+    if !kvm::is_there() {
+        return;
+    }
+    let vm = started(Accel::Kvm { vcpus: 2 });
+    fill_all(&vm, 1);
+    saved_and_checked(&vm, "first");
+    fill_all(&vm, 2);
+    let held = vm.vm.machine();
+    vm.runtime.block_on(vm.vm.pulse()).expect("pulsed");
+    let next = saved_and_checked(&vm, "next");
+    assert!(next.contents_bytes >= WINDOW_BYTES, "{next:?}");
+    drop(held);
+    let last = saved_and_checked(&vm, "last");
+    assert!(last.contents_bytes < LITTLE_BYTES, "what is gone is not called dirty once more: {last:?}");
+    vm.end();
+}
+
+/// Processors sweep and a driver writes here and there, all the while.
+#[test]
+fn a_link_after_any_lives_has_every_byte_of_its_moment() {
+    for accel in accels() {
+        let vm = started(accel);
+        let is_over = AtomicBool::new(false);
+        let mut newest = None;
+        thread::scope(|scope| {
+            let (vm, is_over) = (&vm, &is_over);
+            scope.spawn(move || {
+                let mut dice = Dice(0xabc << 18);
+                while !is_over.load(Ordering::Relaxed) {
+                    write_somewhere(vm, &mut dice);
+                    // Others have tests to run, too.
+                    thread::sleep(Duration::from_micros(30));
+                }
+            });
+            let mut dice = Dice(0x51ee9 << 9);
+            let mut names: Vec<String> = Vec::new();
+            for round in 0..6 {
+                for _ in 0..1 + dice.roll(3) {
+                    sweep(vm, &mut dice);
+                    live_on(vm, &mut dice, &names, &mut newest);
+                }
+                let name = format!("link{round}");
+                let saved = saved_and_checked(vm, &name);
+                assert_eq!(saved.parent, newest, "{accel}");
+                (newest, names) = (Some(name.clone()), names.into_iter().chain([name]).collect());
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        vm.end();
+    }
+}
+
+/// A processor of the guest begins to write to all of the extent.
+fn sweep(vm: &InProcess, dice: &mut Dice) {
+    if let Some(machine) = vm.vm.machine() {
+        let sweep = Job::Fill { hpa: window(vm), len_bytes: WINDOW_BYTES, seed: dice.roll(u64::MAX) };
+        // It may still be about another.
+        drop(machine.start_job(1, sweep));
+    }
+    thread::sleep(Duration::from_micros(dice.roll(20_000)));
+}
+
+/// A next life, of the same memory or of another.
+fn live_on(vm: &InProcess, dice: &mut Dice, names: &[String], newest: &mut Option<String>) {
+    match names {
+        [_, ..] if dice.roll(3) == 0 => {
+            let name = &names[dice.roll(names.len() as u64) as usize];
+            vm.runtime.block_on(vm.vm.load_snapshot(name)).expect("loaded");
+            *newest = Some(name.clone());
+        }
+        _ => vm.runtime.block_on(vm.vm.pulse()).expect("pulsed"),
+    }
+    thread::sleep(Duration::from_micros(dice.roll(20_000)));
+}
+
+/// One that is saved whole is built on nothing, and the next on that.
+#[test]
+fn a_failed_save_or_load_leaves_nothing_that_is_built_on_half() {
+    let vm = started(Accel::Soft);
+    saved_and_checked(&vm, "first");
+    fill_all(&vm, 3);
+    save(&vm, "first", SaveForm::Incremental).expect_err("there is one");
+    // What was dirty may have been taken.
+    let next = saved_and_checked(&vm, "next");
+    assert_eq!(next.parent, None);
+    vm.runtime.block_on(vm.vm.load_snapshot("nobody")).expect_err("there is none");
+    fill_all(&vm, 4);
+    assert_eq!(saved_and_checked(&vm, "last").parent.as_deref(), Some("next"));
+    // One that is loaded and deleted.
+    vm.runtime.block_on(vm.vm.load_snapshot("last")).expect("loaded");
+    vm.runtime.block_on(vm.vm.delete_snapshot("last")).expect("deleted");
+    assert_eq!(saved_and_checked(&vm, "new").parent, None);
+    vm.end();
+}
