@@ -1,14 +1,22 @@
 //! A million records on their way into a journal and back: appended, read from the directory and from the one file, decoded.
 
 use std::hint::black_box;
+use std::path::Path;
 
 use journal::portable::{About, read_file, write_file};
 use journal::record::Record;
-use journal::{Durability, Journal, Options};
+use journal::{Archive, Durability, Journal, Options};
+use replay::Archived;
 
 use crate::field::Field;
-use crate::report::{Row, timed_us};
+use crate::report::{Row, median, timed_us};
 use crate::scratch;
+
+/// The fold is done so often, and the median told.
+const RUNS: usize = 3;
+
+/// A million records in a second.
+const FOLD_MS: f64 = 1_000.0;
 
 pub(crate) fn measure(field: &Field) -> Vec<Row> {
     let dir = scratch();
@@ -32,6 +40,7 @@ pub(crate) fn measure(field: &Field) -> Vec<Row> {
     let recovered = recovered.expect("a journal");
     write_file(&file, &recovered, &About::default()).expect("a file");
     let read_of_file = ms(|| drop(black_box(read_file(&file).expect("a file"))));
+    let folded = folded_ms(&file);
     let copied = ms(|| drop(black_box(bodies.clone())));
     let decoded = ms(|| {
         for stored in &recovered.records {
@@ -43,7 +52,19 @@ pub(crate) fn measure(field: &Field) -> Vec<Row> {
         Row::new("1 read the directory", read, "ms").floor(checks, floor()),
         Row::new("1 read the file", read_of_file, "ms").floor(checks, floor()),
         Row::new("1 decode", decoded, "ms").floor(copied, "a copy of the bodies"),
+        Row::new("1 fold from the file: one core folds, another unpacks and decodes", folded, "ms")
+            .target(FOLD_MS)
+            .floor(decoded, "decoding"),
     ]
+}
+
+/// The last state of a file, which has no keyframe: what is read stays no longer than it is needed.
+fn folded_ms(file: &Path) -> f64 {
+    let folded = || {
+        let archived = Archived::new(Archive::of_file(file).expect("a journal")).expect("a genesis");
+        black_box(archived.at(archived.last()).expect("a state"));
+    };
+    median((0..RUNS).map(|_| ms(folded)).collect())
 }
 
 fn checks_ms(bodies: &[Vec<u8>]) -> f64 {

@@ -29,8 +29,8 @@ pub(crate) struct Inspect {
     /// The record after which to look; default: the last one.
     #[arg(long, value_name = "#N", value_parser = seq)]
     at: Option<Seq>,
-    /// Look into this snapshot and not into a journal.
-    #[arg(long, value_name = "DIR/NAME", conflicts_with_all = ["journal", "at"])]
+    /// Look into this snapshot, or that in a packed file, and not into a journal.
+    #[arg(long, value_name = "DIR/NAME|FILE", conflicts_with_all = ["journal", "at"])]
     snapshot: Option<PathBuf>,
     /// Print one JSON object: path by path, its value.
     #[arg(long)]
@@ -41,7 +41,7 @@ impl Inspect {
     /// Prints it.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         if let Some(path) = &self.snapshot {
-            let Keyframe { seq, time: _, vm } = snapshot_place::keyframe(&snapshot_place::open(path)?)?;
+            let Keyframe { seq, time: _, vm } = snapshot_place::keyframe_at(path)?;
             let values = inspect::values(&vm, &self.path).map_err(|error| HistoryError::Path { at: seq, error })?;
             return self.print(seq, &values);
         }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
-use journal::portable::{About, read_file, write_file};
+use journal::portable::{About, Attached, read_file, write_file_with};
 use journal::record::Genesis;
 use journal::{Recovered, Sealing};
 use replay::Followed;
 
 use crate::reading::Reading;
-use crate::{BUILD, print_line};
+use crate::{BUILD, print_line, snapshot_place};
 
 /// Write a journal into one file: the same journal gives the same bytes.
 #[derive(Debug, clap::Args)]
@@ -42,21 +42,27 @@ pub(crate) struct Import {
     after_help = "Example: dcd journal pack bug.dcd && dcd replay bug.dcd\n\n\
                   Beside the journal it says the configuration, the builds and this host's kernel and architecture; dcd journal \
                   verify prints that. In the journal are the paths of backends and the payloads of the guest's commands, not \
-                  the contents of its memory."
+                  the contents of its memory.\n\n\
+                  With --snapshot the state of a snapshot goes with it: devices, registers and processors, whose registers hold \
+                  what the guest had in them; not the contents of memories, so that nothing is restored from it. Look into it \
+                  with: dcd inspect --snapshot FILE. A build from before this option does not read such a file, and says so."
 )]
 pub(crate) struct Pack {
     /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
     journal: Option<PathBuf>,
     /// The file to make; it must not be there.
     file: PathBuf,
+    /// A snapshot whose state goes with it, without the contents of memories.
+    #[arg(long, value_name = "DIR/NAME")]
+    snapshot: Option<PathBuf>,
 }
 
 impl Export {
     /// Exports.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let reading = Reading::open(self.journal.as_deref())?;
-        // What a file says of itself goes with it.
-        write(&reading, &reading.about.clone().unwrap_or_default(), &self.file)
+        // What a file says of itself goes with it, and what is attached.
+        write(&reading, &reading.about.clone().unwrap_or_default(), &reading.attached()?, &self.file)
     }
 }
 
@@ -102,13 +108,21 @@ impl Pack {
             ("architecture", std::env::consts::ARCH.to_owned()),
             ("config", serde_json::to_string(&config)?),
         ];
-        let about = entries.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
-        write(&reading, &About(about), &self.file)
+        let mut about: Vec<_> = entries.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
+        let attached = match &self.snapshot {
+            Some(path) => {
+                let (said, parts) = snapshot_place::packed(path)?;
+                about.push(("snapshot".to_owned(), said));
+                parts
+            }
+            None => reading.attached()?,
+        };
+        write(&reading, &About(about), &attached, &self.file)
     }
 }
 
-fn write(reading: &Reading, about: &About, path: &Path) -> anyhow::Result<()> {
-    write_file(path, &reading.recovered, about)?;
+fn write(reading: &Reading, about: &About, attached: &[Attached], path: &Path) -> anyhow::Result<()> {
+    write_file_with(path, &reading.recovered, about, attached)?;
     let (file, recovered) = (path.display(), &reading.recovered);
     let len_bytes = std::fs::metadata(path)?.len();
     print_line(&format!(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use device::VmTime;
+use journal::portable::Attached;
 use journal::record::Record;
 use serde_json::{Map, Value as Json, json};
 
@@ -32,22 +33,26 @@ impl Verify {
         check_places(&reading, opened.start.time(), &opened.records)?;
         let keyframes = archived(&reading.place)?.0.check_keyframes()?;
         if self.json {
-            print_line(&json_of(&reading, &opened, keyframes).to_string())
+            print_line(&json_of(&reading, &opened, keyframes)?.to_string())
         } else {
             print(&reading, &opened, keyframes)
         }
     }
 }
 
-fn json_of(reading: &Reading, Opened { genesis, start, records }: &Opened, keyframes: u64) -> Json {
+fn json_of(reading: &Reading, Opened { genesis, start, records }: &Opened, keyframes: u64) -> anyhow::Result<Json> {
     let about = reading.about.iter().flat_map(|about| &about.0);
     let about: Map<_, _> = about.map(|(name, text)| (name.clone(), text.clone().into())).collect();
+    let attached = reading.attached()?.into_iter();
+    let attached: Vec<_> = attached
+        .map(|part| json!({"name": part.name, "version": part.version, "len-bytes": part.bytes.len()}))
+        .collect();
     let torn = reading.recovered.torn.map(|torn| json!({"from": torn.first.0, "parts": torn.parts}));
-    json!({
+    Ok(json!({
         "journal": reading.place, "build": genesis.build, "parent": genesis.parent, "before": start.last().0,
         "records": records.len(), "last": reading.recovered.last.0, "link": reading.recovered.link().to_string(),
-        "keyframes": keyframes, "torn": torn, "about": about,
-    })
+        "keyframes": keyframes, "torn": torn, "about": about, "attached": attached,
+    }))
 }
 
 fn print(reading: &Reading, opened: &Opened, keyframes: u64) -> anyhow::Result<()> {
@@ -57,6 +62,9 @@ fn print(reading: &Reading, opened: &Opened, keyframes: u64) -> anyhow::Result<(
     print_text(&opened.lineage())?;
     for (name, text) in reading.about.iter().flat_map(|about| &about.0) {
         print_line(&format!("  {name}: {text}"))?;
+    }
+    for Attached { name, version, bytes } in reading.attached()? {
+        print_line(&format!("  attached: {name}, {} bytes in form {version}", bytes.len()))?;
     }
     if let Some(torn) = reading.recovered.torn {
         print_line(&format!(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use device::Seq;
-use journal::portable::{About, read_file};
+use journal::portable::{About, Attached, read_attached, read_file};
 use journal::record::Genesis;
 use journal::{Archive, OpenError, Recovered};
 use replay::Archived;
@@ -39,6 +39,11 @@ impl Reading {
     /// Its genesis and its records.
     pub(crate) fn decode(&self) -> anyhow::Result<Opened> {
         self.decoded().with_context(|| format!("the journal in {}", self.place.display()))
+    }
+
+    /// What goes with it in its file; nothing of a directory.
+    pub(crate) fn attached(&self) -> anyhow::Result<Vec<Attached>> {
+        if self.about.is_some() { Ok(read_attached(&self.place)?) } else { Ok(Vec::new()) }
     }
 
     fn decoded(&self) -> anyhow::Result<Opened> {

@@ -4,10 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use journal::form::Keyframe;
-use snapshot::{Snapshot, SnapshotError, SnapshotName, Store};
+use journal::portable::{Attached, read_attached};
+use snapshot::{Part, Snapshot, SnapshotError, SnapshotName, Store};
+
+use crate::date;
 
 /// The part that has the state of the devices, as journals keep it.
 const DEVICE_PART: &str = "device";
+
+/// What the names of a snapshot's parts begin with where they go with a journal.
+const PACKED: &str = "snapshots/";
 
 /// Opens the snapshot whose directory this is, and all below it.
 pub(crate) fn open(path: &Path) -> anyhow::Result<Snapshot> {
@@ -34,12 +40,48 @@ pub(crate) fn split(path: &Path) -> anyhow::Result<(PathBuf, SnapshotName)> {
     Ok((dir.to_owned(), name))
 }
 
+/// The name under which a part goes with a journal in its file: `snapshots/NAME/PART`.
+fn packed_name(name: &SnapshotName, part: &str) -> String {
+    format!("{PACKED}{name}/{part}")
+}
+
+/// What a snapshot is, in words, and its parts as they go with a journal in its file.
+pub(crate) fn packed(path: &Path) -> anyhow::Result<(String, Vec<Attached>)> {
+    let snapshot = open(path)?;
+    let (name, seq) = (snapshot.name(), keyframe(&snapshot)?.seq);
+    let saved = date::utc(snapshot.manifest().created_ms);
+    let parts = snapshot.parts().map(|info| {
+        let Part { version, bytes } = snapshot.part(&info.name).map_err(told)?;
+        Ok(Attached { name: packed_name(name, &info.name), version, bytes })
+    });
+    let parts = parts.collect::<anyhow::Result<_>>()?;
+    Ok((format!("{name}, {}, saved {saved} UTC after {seq}", snapshot.id()), parts))
+}
+
+/// The state of the devices in a snapshot: one in its directory, or one that was packed with a journal.
+pub(crate) fn keyframe_at(path: &Path) -> anyhow::Result<Keyframe> {
+    if !path.is_file() {
+        return keyframe(&open(path)?);
+    }
+    let suffix = format!("/{DEVICE_PART}");
+    let parts = read_attached(path)?;
+    let part = parts.iter().find(|part| part.name.starts_with(PACKED) && part.name.ends_with(&suffix));
+    let part = part.with_context(|| {
+        format!("{} has no snapshot: dcd journal pack --snapshot DIR/NAME makes a file that has one", path.display())
+    })?;
+    keyframe_of(part.version, &part.bytes).with_context(|| format!("{}: '{}'", path.display(), part.name))
+}
+
+fn keyframe_of(version: u32, bytes: &[u8]) -> anyhow::Result<Keyframe> {
+    let version = u16::try_from(version).with_context(|| format!("form {version} is none"))?;
+    Ok(Keyframe::from_stored(version, bytes)?)
+}
+
 /// The state of the devices that it has.
 pub(crate) fn keyframe(snapshot: &Snapshot) -> anyhow::Result<Keyframe> {
     let part = snapshot.part(DEVICE_PART).map_err(told)?;
     let unreadable = || format!("snapshot '{}': part '{DEVICE_PART}' in form {}", snapshot.name(), part.version);
-    let version = u16::try_from(part.version).with_context(unreadable)?;
-    Keyframe::from_stored(version, &part.bytes).with_context(unreadable)
+    keyframe_of(part.version, &part.bytes).with_context(unreadable)
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@
 //! What is read is checked by itself: segments and frames by their checksums, records by their sequence. Deliberately absent:
 //! the chain, which only a reading of all can follow (`read`, `dcd journal verify`).
 
-use std::cell::OnceCell;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use device::Seq;
 
@@ -21,6 +22,9 @@ use crate::{
     portable::{Index, check_file},
     recover::{Damage, DamageCause, OpenError, Stored},
 };
+
+/// Who is shown records, one after the other: each with the version of its body, until he breaks off.
+pub type Visit<'a> = dyn FnMut(Seq, u16, &[u8]) -> ControlFlow<()> + 'a;
 
 /// A journal, to be read here and there.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ struct File {
     first: Seq,
     last: Seq,
     path: PathBuf,
-    index: OnceCell<Index>,
+    index: OnceLock<Index>,
 }
 
 impl File {
@@ -159,23 +163,46 @@ impl Archive {
     /// # Errors
     /// If one cannot be read.
     pub fn records(&self, first: Seq, last: Seq) -> Result<Vec<Stored>, OpenError> {
-        let (first, last) = (Seq(first.0.max(self.before().0 + 1)), Seq(last.0.min(self.last().0)));
         let mut records = Vec::new();
-        for file in self.files.iter().filter(|file| file.first <= last && file.last >= first) {
-            let due = Seq(first.0.max(file.first.0).max(1));
-            file.index()?.records(due, last, &mut records).map_err(|cause| file.damaged(cause))?;
-        }
-        if last > self.before_rest {
-            let index = |seq: Seq| seq.0.saturating_sub(self.before_rest.0 + 1) as usize;
-            records.extend_from_slice(&self.rest[index(first)..=index(last)]);
-        }
-        let is_row = (first.0..).zip(&records).all(|(due, stored)| stored.seq.0 == due);
-        let due = (last.0 + 1).saturating_sub(first.0);
-        if is_row && records.len() as u64 == due {
-            return Ok(records);
-        }
-        let damage = Damage { intact: Some(self.before()), cause: DamageCause::Gap { stored: last, expected: first } };
+        self.visit(first, last, &mut |seq, version, body| {
+            records.push(Stored { seq, version, body: body.to_vec() });
+            ControlFlow::Continue(())
+        })?;
+        Ok(records)
+    }
+
+    /// Shows the records from `first` to `last`, of those that are there, one after the other, until `visit` breaks off: each
+    /// with the version of its body, and that where it was unpacked. Of a long journal no more is in memory than a segment.
+    ///
+    /// # Errors
+    /// If one cannot be read. Those before it were shown.
+    pub fn visit(&self, first: Seq, last: Seq, visit: &mut Visit<'_>) -> Result<(), OpenError> {
+        let (first, last) = (Seq(first.0.max(self.before().0 + 1)), Seq(last.0.min(self.last().0)));
+        let (mut due, mut stored) = (first, None);
+        let flow = self.show(first, last, &mut |seq, version, body| {
+            if seq != due {
+                stored = Some(seq);
+                return ControlFlow::Break(());
+            }
+            due.0 += 1;
+            visit(seq, version, body)
+        })?;
+        let stored = stored.or((flow.is_continue() && due <= last).then_some(last));
+        let Some(stored) = stored else { return Ok(()) };
+        let damage = Damage { intact: Some(self.before()), cause: DamageCause::Gap { stored, expected: due } };
         Err(OpenError::Damaged { place: self.place(), damage })
+    }
+
+    /// The same, whether or not they are a row.
+    fn show(&self, first: Seq, last: Seq, visit: &mut Visit<'_>) -> Result<ControlFlow<()>, OpenError> {
+        for file in self.files.iter().filter(|file| file.first <= last && file.last >= first) {
+            let (from, until) = (Seq(first.0.max(file.first.0).max(1)), Seq(last.0.min(file.last.0)));
+            if file.index()?.visit(from, until, visit).map_err(|cause| file.damaged(cause))?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        let mut rest = self.rest.iter().filter(|stored| (first..=last).contains(&stored.seq));
+        Ok(rest.try_for_each(|Stored { seq, version, body }| visit(*seq, *version, body)))
     }
 
     fn place(&self) -> String {
@@ -190,7 +217,7 @@ fn files_up_to(dir: &Path, last: Seq) -> Result<Vec<File>, OpenError> {
         first: file.first,
         last: Seq(file.last.0.min(last.0)),
         path: file.path,
-        index: OnceCell::new(),
+        index: OnceLock::new(),
     };
     Ok(files.map(file).collect())
 }

@@ -73,8 +73,8 @@ pub(crate) enum Message {
     Frames(Vec<u8>),
     /// The generation after the one that is written to will be needed.
     Prepare,
-    /// Nothing more is written to this generation.
-    Full(Box<dyn Store>, Generation),
+    /// Nothing more is written to this generation. Its store, where it is open.
+    Full(Option<Box<dyn Store>>, Generation),
     /// Write what is in no sealed file into one at this path.
     Tail(PathBuf, mpsc::Sender<Result<Seq, TailError>>),
 }
@@ -215,16 +215,9 @@ impl FollowerThread {
         messages.iter().for_each(|message| self.take(message));
     }
 
-    /// Seals the generation that is written to as well, behind which there is an empty one then.
-    pub(crate) fn seal_all(
-        mut self,
-        backlog: Vec<Message>,
-        current: Box<dyn Store>,
-        generation: Generation,
-    ) -> Result<(), OpenError> {
+    /// Seals what was written before the journal was opened.
+    pub(crate) fn seal_all(mut self, backlog: Vec<Message>) -> Result<(), OpenError> {
         backlog.into_iter().for_each(|message| self.take(message));
-        drop(SledStore::create_next(&self.directory, Generation(self.newest.0 + 1))?);
-        self.try_seal(current, generation)?;
         match self.stopped {
             Some(stop) => {
                 let (dir, reason) = (self.directory.path().to_owned(), stop.reason().to_owned());
@@ -321,7 +314,7 @@ impl FollowerThread {
         }
     }
 
-    fn seal(&mut self, store: Box<dyn Store>, generation: Generation) {
+    fn seal(&mut self, store: Option<Box<dyn Store>>, generation: Generation) {
         let sealed = self.try_seal(store, generation);
         if let Err(error) = sealed {
             self.stop(Stop::Unsealed(error.to_string()));
@@ -359,7 +352,7 @@ impl FollowerThread {
         Ok(())
     }
 
-    fn try_seal(&mut self, store: Box<dyn Store>, generation: Generation) -> Result<(), StoreError> {
+    fn try_seal(&mut self, store: Option<Box<dyn Store>>, generation: Generation) -> Result<(), StoreError> {
         self.seal_chunk()?;
         // Where nothing is sealed any more the generation has the only copy.
         if self.stopped.is_some() {

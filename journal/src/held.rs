@@ -1,8 +1,8 @@
-//! A journal's directory, held while it is read or written on.
+//! A journal's directory while it is read.
 //!
 //! ```text
-//! to read:  DIR/live/* ─ copied ─▶ stores       to write on:  DIR/live/* ─▶ stores
-//!           DIR/sealed/* ─▶ files
+//! DIR/live/* ─ copied ─▶ stores
+//! DIR/sealed/* ─▶ files
 //! ```
 //!
 //! Deliberately absent: what is in them.
@@ -10,13 +10,12 @@
 use std::{fs, path::Path};
 
 use crate::{
-    copied::Copied,
+    copied::{Copied, Print},
     directory::{Directory, Generation, SealedFile, failed},
     portable::{About, read_segments},
     recover::{Damage, DamageCause, OpenError, Reading},
     sled_store::SledStore,
     store::Store,
-    succession::finish,
 };
 
 /// Frames that are in a generation and in no sealed file.
@@ -30,25 +29,15 @@ pub(crate) struct Live {
 pub(crate) struct Held {
     pub(crate) directory: Directory,
     pub(crate) files: Vec<SealedFile>,
-    pub(crate) stores: Vec<(Generation, SledStore)>,
-    /// Where the stores are, of who only reads. Behind them, so that they are closed before it is gone.
-    pub(crate) copied: Option<Copied>,
-}
-
-/// What is done with what is opened.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Purpose {
-    /// It is written on.
-    Write,
-    /// It stays as it is.
-    Read,
+    pub(crate) generations: Vec<Generation>,
+    /// What the newest generation was.
+    pub(crate) print: Print,
+    /// One of each generation.
+    stores: Vec<SledStore>,
 }
 
 impl Held {
-    pub(crate) fn of(dir: &Path, purpose: Purpose) -> Result<Held, OpenError> {
-        if purpose == Purpose::Write {
-            finish(dir)?;
-        }
+    pub(crate) fn of(dir: &Path) -> Result<Held, OpenError> {
         let directory = Directory::new(dir);
         let generations = directory.generations()?;
         let files = directory.sealed_files()?;
@@ -59,24 +48,17 @@ impl Held {
         if generations.is_empty() {
             return Err(OpenError::Missing { place: dir.display().to_string() });
         }
-        let copied = (purpose == Purpose::Read).then(|| Copied::of(&directory, &generations)).transpose()?;
-        // The newest first: who has the journal open holds that one.
-        let open = |generation: &Generation| {
-            let store = match &copied {
-                Some(copied) => copied.open(&directory, *generation)?,
-                None => SledStore::open(&directory, *generation)?,
-            };
-            Ok((*generation, store))
-        };
-        let mut stores = generations.iter().rev().map(open).collect::<Result<Vec<_>, OpenError>>()?;
-        stores.reverse();
-        Ok(Held { directory, files, stores, copied })
+        let copied = Copied::of(&directory, &generations)?;
+        let stores = generations.iter().map(|generation| copied.open(&directory, *generation));
+        let stores = stores.collect::<Result<Vec<_>, _>>()?;
+        // Their names go with `copied`: sled works on what it has open, and who is killed from here on leaves nothing behind.
+        Ok(Held { directory, files, generations, print: copied.newest(), stores })
     }
 
     /// Reads the generations behind what was read of the files.
     pub(crate) fn scan(&self, reading: &mut Reading) -> Vec<Live> {
         let mut live = Vec::new();
-        let stores = self.stores.iter().map(|(_, store)| store as &dyn Store);
+        let stores = self.stores.iter().map(|store| store as &dyn Store);
         let scanned = reading.scan(stores, &mut |store, frames| live.push(Live { store, frames: frames.to_vec() }));
         if let Err(cause) = scanned {
             reading.damage = Some(Damage { intact: reading.intact(), cause });

@@ -291,7 +291,7 @@ impl Generations {
             && let Ok((next, generation)) = self.nexts.try_recv()
         {
             let full = mem::replace(store, next);
-            self.follower.send(Message::Full(full, self.current)).ok();
+            self.follower.send(Message::Full(Some(full), self.current)).ok();
             (self.current, self.bytes, self.is_next_asked) = (generation, 0, false);
         }
     }

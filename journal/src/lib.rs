@@ -41,7 +41,7 @@ pub mod store;
 mod succession;
 mod whole;
 
-pub use archive::Archive;
+pub use archive::{Archive, Visit};
 pub use beginning::Beginning;
 pub use clock::VmClock;
 pub use directory::{SealedFile, sealed_files, stored_bytes};

@@ -146,7 +146,15 @@ impl Record {
     /// # Errors
     /// If it is of another form, or not what its frame says.
     pub fn from_stored(stored: &Stored) -> Result<Self, CodecError> {
-        form::decode_record(stored.version, &stored.body)
+        Self::from_body(stored.version, &stored.body)
+    }
+
+    /// The record in a body of a version.
+    ///
+    /// # Errors
+    /// If it is of another form, or not what its frame says.
+    pub fn from_body(version: u16, body: &[u8]) -> Result<Self, CodecError> {
+        form::decode_record(version, body)
     }
 }
 

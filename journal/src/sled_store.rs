@@ -69,15 +69,18 @@ impl SledStore {
         Ok(store)
     }
 
-    /// Makes a later generation, which is there whole or not at all.
+    /// Makes a later generation, which is there whole or not at all. It is opened once, under the name that is nobody's: sled
+    /// works on the files that it has open.
     pub(crate) fn create_next(directory: &Directory, generation: Generation) -> Result<SledStore, OpenError> {
         let database = directory.generation(generation);
         let part = database.with_extension("part");
-        drop(SledStore::open_database(directory.path(), part.clone())?);
+        let mut store = SledStore::open_database(directory.path(), part.clone())?;
+        store.sync(Durability::Process)?;
         sync_database(&part, &[&part])?;
         fs::rename(&part, &database).map_err(|source| io_error("rename", &part, source))?;
         sync_path(&directory.live())?;
-        SledStore::open(directory, generation)
+        store.database = database;
+        Ok(store)
     }
 
     /// Opens a generation.

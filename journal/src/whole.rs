@@ -14,7 +14,7 @@ use device::Seq;
 use crate::{
     archive::Archive,
     directory::Directory,
-    held::{Held, Purpose, read_file, read_files},
+    held::{Held, read_file, read_files},
     recover::{Damage, DamageCause, OpenError, Reading, Recovered},
     remains,
 };
@@ -62,7 +62,7 @@ pub(crate) fn check_end<T>(
 /// # Errors
 /// If there is none, another has it open, or not even its genesis is intact.
 pub fn salvage(dir: &Path) -> Result<(Recovered, Option<Damage>), OpenError> {
-    let held = Held::of(dir, Purpose::Read)?;
+    let held = Held::of(dir)?;
     let mut reading = Reading::default();
     read_files(&held.files, &mut reading);
     if reading.damage.is_none() {

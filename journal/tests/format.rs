@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use device::Seq;
 use journal::frame::{self, Chain};
-use journal::portable::{self, About, write_to};
+use journal::portable::{self, About, Attached, write_file_with, write_to};
 use journal::store::Key;
 use journal::{Recovered, Stored, StoredKeyframe, part};
 
@@ -97,6 +97,15 @@ fn the_lengths_are_the_codes() {
     assert!(PAGE.contains(&format!("its frames reach {} MiB", journal::Sealing::SEAL_BYTES >> 20)));
 }
 
+/// The file of that genesis with something attached.
+fn file_with_attached() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("run.dcd");
+    let attached = Attached { name: "part".into(), version: 3, bytes: b"bytes".to_vec() };
+    write_file_with(&path, &genesis(), &About::default(), &[attached]).expect("written");
+    std::fs::read(path).expect("readable")
+}
+
 #[test]
 fn the_examples_are_what_is_written() {
     assert_eq!(example("frame"), hex(&frame_of_genesis()));
@@ -105,6 +114,7 @@ fn the_examples_are_what_is_written() {
     assert_eq!(example("part"), hex(&value));
     assert_eq!(example("file"), hex(&file_of(&genesis())));
     assert_eq!(example("begun"), hex(&file_of(&begun())));
+    assert_eq!(example("attached"), hex(&file_with_attached()));
 }
 
 #[test]
@@ -201,6 +211,8 @@ fn a_file_is_as_its_picture_says() {
 fn the_versions_are_the_codes() {
     let versions: BTreeMap<_, _> = table("what").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
     assert_eq!(versions["segment"], portable::VERSION.to_string());
+    assert_eq!(versions["segment of what is attached"], portable::ATTACHED_VERSION.to_string());
+    assert!(PAGE.contains(&format!("together at most {}.", portable::ATTACHED_LIMIT_BYTES)));
     assert_eq!(versions["part"], part::cut(Seq(0), b"")[0].1[0].to_string());
 }
 

@@ -5,7 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use device::Seq;
-use journal::portable::{About, HEADER_LEN_BYTES, read_file, salvage_file, write_file, write_to};
+use journal::portable::{
+    About, Attached, HEADER_LEN_BYTES, read_attached, read_file, salvage_file, write_file, write_file_with, write_to,
+};
 use journal::{DamageCause, OpenError, Recovered, Stored, remains, restore};
 use proptest::prelude::*;
 
@@ -156,7 +158,7 @@ fn a_file_of_a_later_version_is_refused_with_what_to_do() {
     bytes[4..8].copy_from_slice(&crc.to_le_bytes());
     let error = read_file(&place.with(&bytes)).expect_err("another version").to_string();
     assert!(
-        error.contains("is of version 9 and this build reads version 1: read it with the build that wrote it"),
+        error.contains("is of version 9 and this build reads versions up to 2: read it with the build that wrote it"),
         "{error}"
     );
 }
@@ -250,4 +252,58 @@ proptest! {
         prop_assert!(read_file(&path).is_err());
         let _ = remains::find(&path);
     }
+}
+
+fn attached() -> Vec<Attached> {
+    let part = |name: &str, version, bytes: &[u8]| Attached { name: name.into(), version, bytes: bytes.to_vec() };
+    // One of a guest's bytes that are a segment's, a part's or a frame's is none.
+    let journal = bytes_of(&journal_of(&[50]), &about());
+    vec![part("a part", 7, b"its bytes"), part("", 0, b""), part("another", u32::MAX, &journal)]
+}
+
+#[test]
+fn what_is_attached_is_read_and_the_journal_is_the_same_without_it() {
+    let (place, whole) = (Place::new(), journal_of(&[80, 300_000, 9]));
+    write_file_with(&place.path(), &whole, &about(), &attached()).expect("written");
+    assert_eq!(read_attached(&place.path()).expect("readable"), attached());
+    assert_eq!(read_file(&place.path()).expect("whole"), (whole.clone(), about()));
+    assert_eq!(remains::find(&place.path()).expect("readable").prefix.as_ref(), Some(&whole));
+    // Where nothing is, the file is the one that it always was.
+    let without = place.with(&bytes_of(&whole, &about()));
+    assert_eq!(read_attached(&without).expect("readable"), []);
+    let missing = read_attached(Path::new("/nowhere/run.dcd"));
+    assert!(matches!(missing, Err(OpenError::Missing { .. })), "{missing:?}");
+}
+
+#[test]
+fn every_byte_of_what_is_attached_is_checked() {
+    let (place, whole) = (Place::new(), journal_of(&[80]));
+    let mut attached = attached();
+    attached.truncate(2);
+    write_file_with(&place.path(), &whole, &about(), &attached).expect("written");
+    let bytes = fs::read(place.path()).expect("readable");
+    let begin = bytes_of(&Recovered { records: Vec::new(), last: Seq(0), ..whole.clone() }, &about());
+    let begin = (1..begin.len()).find(|at| begin[*at..].starts_with(b"DCDS")).expect("what comes behind `about`");
+    let end = bytes.len() - (bytes_of(&whole, &about()).len() - begin);
+    assert!(begin < end);
+    for at in begin..end {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        let path = place.with(&damaged);
+        self::damaged(&path, &whole, &format!("byte {at}"));
+        // The links between segments are seen by who reads all of them.
+        if let Ok(read) = read_attached(&path) {
+            assert_eq!(read, attached, "byte {at}");
+        }
+        assert_eq!(remains::find(&path).expect("readable").prefix.as_ref(), Some(&whole), "byte {at}");
+    }
+}
+
+#[test]
+fn what_is_longer_than_a_file_takes_is_refused_with_its_numbers() {
+    let place = Place::new();
+    let long = Attached { name: "long".into(), version: 1, bytes: vec![0; 63 << 20] };
+    let error = write_file_with(&place.path(), &journal_of(&[]), &about(), &[long]).expect_err("too long").to_string();
+    assert!(error.contains("'long' has 66060292 bytes and 66060288 is the limit"), "{error}");
+    assert!(!place.path().exists());
 }

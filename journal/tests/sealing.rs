@@ -135,6 +135,99 @@ fn a_long_journal_is_sealed_and_reads_back_whole() {
     assert_holds(&all, 13_000);
 }
 
+/// Of which nothing is ever sealed, as where every run is killed before it comes to that.
+struct Unsealed(Sum);
+
+impl Follower for Unsealed {
+    fn follow(&mut self, record: &Stored) -> Result<(), String> {
+        self.0.follow(record)
+    }
+
+    fn keyframe(&self) -> Result<(u16, Vec<u8>), String> {
+        Err("not now".into())
+    }
+
+    fn weight(&self) -> u64 {
+        1
+    }
+}
+
+/// Every start opened the newest database twice, first its copy and then itself, however much was in it.
+#[test]
+fn a_start_writes_on_in_a_short_generation_and_leaves_a_long_one_to_the_follower() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let live = || names(&dir.path().join("live"));
+    let journal = Journal::create(dir.path(), b"genesis", options(None, None)).expect("new");
+    append(&journal, 50);
+    journal.close().expect("closes");
+    let (journal, _) = open(dir.path(), None);
+    assert_eq!(live(), ["000001"]);
+    append(&journal, 200);
+    journal.close().expect("closes");
+    for round in 1..4 {
+        let opening = Opening::of(dir.path()).expect("opens");
+        assert_holds(opening.recovered(), 50 + 200 * round);
+        let sealing = Sealing {
+            follower: Box::new(Unsealed(Sum::of(None))),
+            seal_bytes: SEAL_BYTES,
+            keep_bytes: None,
+            on_unfit: Box::new(|seq, reason| panic!("{seq}: {reason}")),
+        };
+        let journal = opening.start(Options { sealing: Some(sealing), ..Options::default() }).expect("starts");
+        append(&journal, 200);
+        journal.close().expect("closes");
+        assert_eq!(live().len() as u64, 1 + round, "the next one: {:?}", live());
+        assert_holds(&journal::read(dir.path()).expect("whole"), 250 + 200 * round);
+    }
+    let (journal, recovered) = open(dir.path(), None);
+    assert_holds(&recovered, 850);
+    wait_for("all before it are sealed", || live().len() == 1);
+    assert_eq!(live(), ["000005"]);
+    append(&journal, 10);
+    journal.close().expect("closes");
+    assert_holds(&journal::read(dir.path()).expect("whole"), 860);
+}
+
+/// sled writes an index when it opens a database; who was killed at that was refused from then on.
+#[test]
+fn a_start_that_was_killed_while_it_opened_is_followed_by_one_that_opens() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let journal = Journal::create(dir.path(), b"genesis", options(None, None)).expect("new");
+    append(&journal, 20);
+    journal.close().expect("closes");
+    for (round, half) in [&b""[..], b"half of an index"].into_iter().enumerate() {
+        let index = dir.path().join("live/000001/snap.00000000FFFFFFFF.generating");
+        std::fs::write(&index, half).expect("written");
+        assert_holds(&journal::read(dir.path()).expect("whole"), 20 + round as u64);
+        assert!(index.exists(), "who only reads leaves it as it is");
+        let (journal, _) = open(dir.path(), None);
+        assert!(!index.exists());
+        append(&journal, 1);
+        journal.close().expect("closes");
+    }
+}
+
+/// Who read a journal goes on with it only if nobody else did meanwhile.
+#[test]
+fn what_another_wrote_after_it_was_read_is_not_lost() {
+    for records in [10, 200] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let journal = Journal::create(dir.path(), b"genesis", options(None, None)).expect("new");
+        append(&journal, records);
+        journal.close().expect("closes");
+        let (late, idle) = (Opening::of(dir.path()).expect("opens"), Opening::of(dir.path()).expect("opens"));
+        // He who adds nothing is none.
+        open(dir.path(), None).0.close().expect("closes");
+        idle.start(options(None, None)).expect("the same journal").close().expect("closes");
+        let (journal, _) = open(dir.path(), None);
+        append(&journal, 1);
+        journal.close().expect("closes");
+        let refused = late.start(options(None, None));
+        assert!(matches!(refused, Err(OpenError::Held { .. })), "{refused:?}");
+        assert_holds(&journal::read(dir.path()).expect("whole"), records + 1);
+    }
+}
+
 #[test]
 fn what_is_kept_is_bounded_and_goes_on() {
     let dir = tempfile::tempdir().expect("a directory");

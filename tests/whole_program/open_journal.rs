@@ -50,6 +50,43 @@ fn every_question_is_answered_while_the_program_runs() {
     assert_eq!(closed, free, "live and closed say the same at #{at}");
 }
 
+/// What a user mails who has a snapshot that goes wrong: it is looked into where neither the directory nor the program is.
+#[test]
+fn a_packed_snapshot_is_looked_into_without_its_directory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = Program::start(dir.path(), &["--accel", "soft"]);
+    with_an_extent(&program);
+    printed(&["snapshot", "save", "monday", "--qmp", &program.address()]);
+    let mut client = program.client();
+    client.release(TAG0).expect("asked");
+    client.wait_for("RELEASED", TAG0);
+    let (journal, snapshot) = (path(&program), program.journal().join("snapshots/monday"));
+    let snapshot = snapshot.to_str().expect("a path");
+    let [packed, again, plain] = ["bug.dcd", "again.dcd", "plain.dcd"].map(|name| dir.path().join(name));
+    let [packed, again, plain] = [&packed, &again, &plain].map(|path| path.to_str().expect("a path"));
+    printed(&["journal", "pack", "--snapshot", snapshot, &journal, packed]);
+    printed(&["journal", "pack", &journal, plain]);
+    let whole = printed(&["inspect", "--json", "--snapshot", snapshot]);
+    program.kill();
+    std::fs::remove_dir_all(&journal).expect("removed");
+
+    printed(&["journal", "export", packed, again]);
+    for file in [packed, again] {
+        assert_eq!(printed(&["inspect", "--json", "--snapshot", file]), whole);
+        let then = printed(&["inspect", "backends.tm0.holder.state", "--snapshot", file]);
+        let now = printed(&["inspect", "backends.tm0.holder.state", "--journal", file]);
+        assert_eq!([then, now], ["attached", "free"].map(|state| format!("backends.tm0.holder.state = {state}\n")));
+        assert!(printed(&["replay", file, "--check"]).contains("every decision is what this build decides"));
+        let told = printed(&["journal", "verify", file]);
+        assert!(
+            told.contains("  snapshot: monday, ") && told.contains("  attached: snapshots/monday/device, "),
+            "{told}"
+        );
+    }
+    let refused = String::from_utf8(verb(&["inspect", "--snapshot", plain]).stderr).expect("text");
+    assert!(refused.contains("plain.dcd has no snapshot: dcd journal pack --snapshot DIR/NAME"), "{refused}");
+}
+
 #[test]
 fn a_tail_goes_into_no_file_that_is_there() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -6,7 +6,11 @@
 //!  ◀── stretch ◀── stretch ◀── why                      from the end, until the record is found
 //! ```
 //!
+//! Where many records are folded one thread reads ahead: it unpacks and decodes the next ones while another folds these.
 //! Deliberately absent: questions that look at every record; those read the journal whole (`History`).
+
+use std::ops::ControlFlow;
+use std::sync::mpsc;
 
 use device::Seq;
 use device::inspect::Path;
@@ -19,6 +23,10 @@ use thiserror::Error;
 use crate::fold::{Fold, FoldError};
 use crate::history::{History, HistoryError};
 use crate::watched::Written;
+
+/// Records that are handed from the thread that reads to the one that folds at a time, and how often it is ahead.
+const BATCH_RECORDS: usize = 256;
+const AHEAD_BATCHES: usize = 16;
 
 /// What stands in a journal cannot be read.
 #[derive(Debug, Error)]
@@ -123,7 +131,11 @@ impl Archived {
     /// # Errors
     /// If there is no such record, or what leads to it cannot be read.
     pub fn at(&self, seq: Seq) -> Result<Fold, UnreadableError> {
-        Ok(self.stretch(seq, seq)?.at(seq)?)
+        self.check_position(seq)?;
+        let mut fold = self.start_before(seq)?;
+        // Of a file without keyframes that is all of it.
+        self.read_ahead(fold.last(), seq, |records| Ok(records.iter().try_for_each(|record| fold.apply(record))?))?;
+        Ok(fold)
     }
 
     /// That every keyframe behind the first state is the state that the records before it make, and how many there are.
@@ -134,16 +146,66 @@ impl Archived {
         let mut fold = self.at(self.archive.before())?;
         let mut keyframes = self.archive.keyframes()?;
         keyframes.retain(|seq| *seq > fold.last());
-        for &seq in &keyframes {
-            for stored in self.archive.records(Seq(fold.last().0 + 1), seq)? {
-                fold.apply(&record_of(&stored)?)?;
+        let mut due = keyframes.iter().copied().peekable();
+        let last = keyframes.last().copied().unwrap_or(fold.last());
+        self.read_ahead(fold.last(), last, |records| {
+            for record in &records {
+                fold.apply(record)?;
+                while let Some(seq) = due.next_if_eq(&fold.last()) {
+                    let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
+                    if keyframe.as_ref() != Some(&fold) {
+                        return Err(UnreadableError::Untrue { seq });
+                    }
+                }
             }
-            let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
-            if keyframe.as_ref() != Some(&fold) {
-                return Err(UnreadableError::Untrue { seq });
-            }
-        }
+            Ok(())
+        })?;
         Ok(keyframes.len() as u64)
+    }
+
+    /// Hands over the records behind one up to another, some at a time, while a thread of its own reads the next ones.
+    fn read_ahead(
+        &self,
+        before: Seq,
+        last: Seq,
+        mut take: impl FnMut(Vec<Record>) -> Result<(), UnreadableError>,
+    ) -> Result<(), UnreadableError> {
+        let (sender, receiver) = mpsc::sync_channel(AHEAD_BATCHES);
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(move || self.read_batches(Seq(before.0 + 1), last, &sender));
+            // Who stops here hears no more: the channel is closed with the loop.
+            let taken = receiver.into_iter().try_for_each(&mut take);
+            let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // What was read is in front of what could not be.
+            taken.and(read)
+        })
+    }
+
+    /// Sends the records from `first` to `last`, until nobody takes them.
+    fn read_batches(
+        &self,
+        first: Seq,
+        last: Seq,
+        sender: &mpsc::SyncSender<Vec<Record>>,
+    ) -> Result<(), UnreadableError> {
+        let (mut batch, mut unreadable) = (Vec::with_capacity(BATCH_RECORDS), None);
+        self.archive.visit(first, last, &mut |seq, version, body| {
+            match Record::from_body(version, body) {
+                Ok(record) => batch.push(record),
+                Err(error) => {
+                    unreadable = Some(UnreadableError::Body { seq, error });
+                    return ControlFlow::Break(());
+                }
+            }
+            if batch.len() < BATCH_RECORDS {
+                return ControlFlow::Continue(());
+            }
+            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS));
+            sender.send(full).map_or(ControlFlow::Break(()), |()| ControlFlow::Continue(()))
+        })?;
+        // Those before it are folded first: what does not fit is told before what cannot be read behind it.
+        sender.send(batch).ok();
+        unreadable.map_or(Ok(()), Err)
     }
 
     /// The record up to `at` that last changed what stands at a path, which may be gone by then; and the stretch of records in
@@ -189,16 +251,25 @@ impl Archived {
     ) -> Result<Option<(T, History)>, UnreadableError> {
         let mut ends: Vec<_> = self.archive.keyframes()?.into_iter().chain([self.last()]).collect();
         ends.dedup();
-        let mut begin = self.archive.before();
-        for end in ends.into_iter().filter(|end| *end >= begin).collect::<Vec<_>>() {
-            progress(begin.0 - self.before().0, self.last().0 - self.before().0);
-            let stretch = self.stretch(begin, end)?;
-            if let Some(found) = find(&stretch)? {
-                return Ok(Some((found, stretch)));
+        let before = self.archive.before();
+        ends.retain(|end| *end >= before);
+        let (sender, receiver) = mpsc::sync_channel(1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let begins = std::iter::once(before).chain(ends.iter().copied());
+                let mut stretches = begins.zip(&ends).map(|(begin, end)| (begin, self.stretch(begin, *end)));
+                // Until nobody takes them.
+                while stretches.next().is_some_and(|stretch| sender.send(stretch).is_ok()) {}
+            });
+            for (begin, stretch) in receiver {
+                progress(begin.0 - before.0, self.last().0 - before.0);
+                let stretch = stretch?;
+                if let Some(found) = find(&stretch)? {
+                    return Ok(Some((found, stretch)));
+                }
             }
-            begin = end;
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// The records from the last keyframe that is not behind `from`, up to `to`.

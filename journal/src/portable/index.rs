@@ -8,19 +8,21 @@
 //! file checks.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use device::Seq;
 
+use crate::archive::Visit;
 use crate::directory::failed;
 use crate::frame;
 use crate::keyframe::StoredKeyframe;
 use crate::part::Group;
 use crate::recover::{DamageCause, Stored};
 
-use super::About;
 use super::segment::{self, HEADER_LEN_BYTES, Header, Kind, Segment, SegmentError};
+use super::{About, Attached};
 
 /// A file of segments, open to be read here and there.
 #[derive(Debug)]
@@ -93,6 +95,12 @@ impl Index {
         first.map_or_else(|| Ok(About::default()), |entry| self.segment(entry, |segment| segment.about(0)))
     }
 
+    /// What is attached.
+    pub(crate) fn attached(&self) -> Result<Vec<Attached>, DamageCause> {
+        let attached = self.entries.iter().filter(|entry| entry.kind == Kind::Attached);
+        attached.map(|entry| self.segment(entry, |segment| segment.attached(0))).collect()
+    }
+
     /// The last keyframe that is not behind a record, if there is one.
     pub(crate) fn keyframe(&self, seq: Seq) -> Result<Option<StoredKeyframe>, DamageCause> {
         let mut keyframes =
@@ -135,6 +143,15 @@ impl Index {
 
     /// The frames from `first` to `last`, of those that the file has, appended to `records`.
     pub(crate) fn records(&self, first: Seq, last: Seq, records: &mut Vec<Stored>) -> Result<(), DamageCause> {
+        let pushed = self.visit(first, last, &mut |seq, version, body| {
+            records.push(Stored { seq, version, body: body.to_vec() });
+            ControlFlow::Continue(())
+        });
+        pushed.map(drop)
+    }
+
+    /// Shows the frames from `first` to `last`, of those that the file has, until `visit` breaks off.
+    pub(crate) fn visit(&self, first: Seq, last: Seq, visit: &mut Visit<'_>) -> Result<ControlFlow<()>, DamageCause> {
         let overlapping = |entry: &&Entry| {
             let end = entry.first.0.saturating_add(entry.count.into());
             entry.kind == Kind::Records && entry.first <= last && end > first.0
@@ -145,11 +162,11 @@ impl Index {
             while offset < frames.len() {
                 let frame = frame::decode_alone(&frames, offset, first)?;
                 offset += frame.len_bytes();
-                if (first..=last).contains(&frame.seq) {
-                    records.push(Stored { seq: frame.seq, version: frame.version, body: frame.body.to_vec() });
+                if (first..=last).contains(&frame.seq) && visit(frame.seq, frame.version, frame.body).is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! segment ─ crc, version ─▶ link ─▶ unpack ─▶ frames ─ crc, sequence, chain ─▶ records      first damage: stop, say where
-//!                               └─▶ keyframe: where nothing was read before it reading begins there, else it must fit
+//!                               ├─▶ keyframe: where nothing was read before it reading begins there, else it must fit
+//!                               └─▶ attached: only behind `about`; it is checked here, and read by who asks for it
 //! ```
 //!
 //! Deliberately absent: reading on behind damage; salvage does that, and says what it found.
@@ -19,7 +20,7 @@ use crate::{
 };
 
 use super::{
-    About,
+    About, Attached, Index,
     segment::{self, Kind, SegmentError},
 };
 
@@ -51,6 +52,20 @@ pub fn salvage_file(path: &Path) -> Result<(Recovered, About, Option<Damage>), O
     Ok((recovered, about, damage))
 }
 
+/// What is attached to the journal in a file, in the order in which it was written. The journal is not read.
+///
+/// # Errors
+/// If the file cannot be read, is cut, or what is attached is not what was written.
+pub fn read_attached(path: &Path) -> Result<Vec<Attached>, OpenError> {
+    if !path.exists() {
+        return Err(OpenError::Missing { place: path.display().to_string() });
+    }
+    Index::open(path).and_then(|index| index.attached()).map_err(|cause| {
+        let damage = Damage { intact: None, cause };
+        OpenError::Damaged { place: path.display().to_string(), damage }
+    })
+}
+
 /// Checks that every segment of a file is whole and continues the one before it, which takes a fraction of reading it.
 ///
 /// # Errors
@@ -75,7 +90,7 @@ fn segments_follow(bytes: &[u8]) -> Result<(), SegmentError> {
 
 /// Reads a whole file behind what was read before it.
 pub(crate) fn read_segments(bytes: &[u8], reading: &mut Reading, about: &mut About) -> Result<(), DamageCause> {
-    FileReading { reading, about, link: Chain::default(), segments: 0 }.scan(bytes)
+    FileReading { reading, about, link: Chain::default(), segments: 0, attached: 0 }.scan(bytes)
 }
 
 struct FileReading<'a> {
@@ -83,6 +98,8 @@ struct FileReading<'a> {
     about: &'a mut About,
     link: Chain,
     segments: u32,
+    /// Of them, those that have what is attached.
+    attached: u32,
 }
 
 impl FileReading<'_> {
@@ -109,6 +126,10 @@ impl FileReading<'_> {
             Kind::About if is_first => {
                 *self.about = segment.about(offset)?;
                 Ok(segment.check_field(offset, "count", segment.count.into(), self.about.0.len() as u64)?)
+            }
+            Kind::Attached if self.segments == self.attached + 1 => {
+                self.attached += 1;
+                Ok(segment.attached(offset).map(drop)?)
             }
             Kind::Records if !is_first => self.take_in_records(segment, offset),
             Kind::Keyframe if !is_first => self.reading.take_in_keyframe(segment.keyframe(offset)?),

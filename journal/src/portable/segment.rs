@@ -11,9 +11,11 @@
 //! kind 2  records   payload: frames, one behind the other, zstd             count: of frames         first: sequence of the first
 //! kind 3  end       no payload                                              count: segments before   first: sequence of the last record
 //! kind 4  keyframe  payload: a state and its link, zstd                     count: version of its form  first: sequence after which it is
+//! kind 5  attached  payload: a name and bytes, zstd                         count: version of its form  first: 0
 //! ```
 //!
-//! All numbers are little-endian. Deliberately absent: what a frame holds.
+//! What is attached is of version 2, all others are of version 1: a build that does not know it refuses it by that, and files
+//! without it are the same as ever. All numbers are little-endian. Deliberately absent: what a frame holds.
 
 use device::Seq;
 
@@ -21,10 +23,13 @@ use crate::codec::{self, CodecError};
 use crate::frame::{self, Chain};
 use crate::keyframe::StoredKeyframe;
 
-use super::About;
+use super::{About, Attached};
 
 /// Version of the form of segments.
 pub const VERSION: u16 = 1;
+
+/// Version of the form of segments that have what is attached.
+pub const ATTACHED_VERSION: u16 = 2;
 
 /// Bytes of the header that stands before every payload.
 pub const HEADER_LEN_BYTES: usize = 48;
@@ -72,10 +77,20 @@ pub(crate) enum Kind {
     End,
     /// A state.
     Keyframe,
+    /// Something that goes with the journal.
+    Attached,
 }
 
 impl Kind {
-    const ALL: [(Kind, u16); 4] = [(Kind::About, 1), (Kind::Records, 2), (Kind::End, 3), (Kind::Keyframe, 4)];
+    const ALL: [(Kind, u16); 5] =
+        [(Kind::About, 1), (Kind::Records, 2), (Kind::End, 3), (Kind::Keyframe, 4), (Kind::Attached, 5)];
+
+    fn version(self) -> u16 {
+        match self {
+            Kind::About | Kind::Records | Kind::End | Kind::Keyframe => VERSION,
+            Kind::Attached => ATTACHED_VERSION,
+        }
+    }
 
     pub(super) fn code(self) -> u16 {
         Kind::ALL.into_iter().find(|(kind, _)| *kind == self).map_or(0, |(_, code)| code)
@@ -145,7 +160,7 @@ pub enum SegmentError {
     },
     /// Written in another form.
     #[error(
-        "the segment at byte {offset} is of version {stored} and this build reads version {VERSION}: read it with the build that wrote it"
+        "the segment at byte {offset} is of version {stored} and this build reads versions up to {ATTACHED_VERSION}: read it with the build that wrote it"
     )]
     Version {
         /// Where it begins.
@@ -205,6 +220,14 @@ pub enum SegmentError {
         /// Where it begins.
         offset: usize,
     },
+    /// It is whole, and nothing that is attached can be read from it.
+    #[error("the segment at byte {offset} holds nothing that is attached, which it says it does: {message}")]
+    Attached {
+        /// Where it begins.
+        offset: usize,
+        /// What the codec said.
+        message: String,
+    },
     /// Something stands behind the end.
     #[error("{len_bytes} bytes stand behind the end of the journal, at byte {offset}")]
     BehindEnd {
@@ -226,14 +249,14 @@ pub(super) fn encode(
 ) -> std::io::Result<(Vec<u8>, Chain)> {
     let packed;
     let payload = match kind {
-        Kind::Records | Kind::Keyframe => {
+        Kind::Records | Kind::Keyframe | Kind::Attached => {
             packed = zstd::bulk::compress(unpacked, level as i32)?;
             &packed
         }
         Kind::About | Kind::End => unpacked,
     };
     let mut head = Vec::with_capacity(LINK_AT - CRC_COVERS_FROM);
-    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&kind.version().to_le_bytes());
     head.extend_from_slice(&kind.code().to_le_bytes());
     for len in [payload.len(), unpacked.len()] {
         let len = u32::try_from(len).map_err(|_| std::io::Error::other("a segment of more than 4 GiB"))?;
@@ -321,14 +344,19 @@ pub(super) fn decode(bytes: &[u8], offset: usize) -> Result<Segment<'_>, Segment
         return Err(SegmentError::Checksum { offset, stored, computed });
     }
     let Header { count, first, version, unpacked_bytes, link, .. } = header;
-    if version != VERSION {
+    if !(VERSION..=ATTACHED_VERSION).contains(&version) {
         return Err(SegmentError::Version { offset, stored: version });
+    }
+    let kind = header.kind(offset)?;
+    if version != kind.version() {
+        let (stored, expected) = (version.into(), kind.version().into());
+        return Err(SegmentError::Field { offset, field: "version", stored, expected });
     }
     if unpacked_bytes > UNPACKED_LIMIT_BYTES {
         return Err(SegmentError::Length { offset, stored_bytes: unpacked_bytes, limit_bytes: UNPACKED_LIMIT_BYTES });
     }
     let (head, payload) = (&whole[CRC_COVERS_FROM..LINK_AT], &whole[HEADER_LEN_BYTES..]);
-    Ok(Segment { kind: header.kind(offset)?, count, first, link, unpacked_bytes, head, payload })
+    Ok(Segment { kind, count, first, link, unpacked_bytes, head, payload })
 }
 
 fn array<const N: usize>(header: &[u8; HEADER_LEN_BYTES], at: usize) -> [u8; N] {
@@ -360,6 +388,14 @@ impl Segment<'_> {
         let wrong = SegmentError::Keyframe { offset };
         let version = u16::try_from(self.count).map_err(|_| wrong.clone())?;
         StoredKeyframe::from_payload(Seq(self.first), version, &payload).ok_or(wrong)
+    }
+
+    /// What is attached by a segment of that.
+    pub(super) fn attached(&self, offset: usize) -> Result<Attached, SegmentError> {
+        let payload = self.unpacked(offset)?;
+        let (name, bytes) = codec::decode(&payload)
+            .map_err(|error: CodecError| SegmentError::Attached { offset, message: error.to_string() })?;
+        Ok(Attached { name, version: self.count, bytes })
     }
 
     /// What the file says of itself.
@@ -398,7 +434,7 @@ pub(crate) fn segment_at(bytes: &[u8], offset: usize) -> Option<Whole> {
     let (frames, keyframe) = match segment.kind {
         Kind::Records => (segment.unpacked(offset).ok()?, None),
         Kind::Keyframe => (Vec::new(), segment.keyframe(offset).ok()),
-        Kind::About | Kind::End => (Vec::new(), None),
+        Kind::About | Kind::End | Kind::Attached => (Vec::new(), None),
     };
     Some(Whole { frames, keyframe, len_bytes })
 }
@@ -416,12 +452,12 @@ pub(crate) fn unpack_remains(bytes: &[u8], offset: usize) -> Option<Vec<u8>> {
     Some(unpacked)
 }
 
-/// Unpacks, and takes memory only for what comes: at most one byte more than was announced.
+/// Unpacks, and takes memory only for what comes, or for what is mostly announced: at most one byte more than that.
 fn unpack(payload: &[u8], unpacked_bytes: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)?;
     decoder.window_log_max(WINDOW_LOG_MAX)?;
-    let mut unpacked = Vec::new();
+    let mut unpacked = Vec::with_capacity(unpacked_bytes.min(UNPACKED_GOAL_BYTES * 2) + 1);
     decoder.take(unpacked_bytes as u64 + 1).read_to_end(&mut unpacked)?;
     Ok(unpacked)
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    About,
+    ATTACHED_LIMIT_BYTES, About, Attached,
     segment::{self, Kind, Level, UNPACKED_GOAL_BYTES, UNPACKED_LIMIT_BYTES},
 };
 
@@ -30,7 +30,20 @@ use super::{
 /// # Errors
 /// If the file is there, or the disk fails.
 pub fn write_file(path: &Path, recovered: &Recovered, about: &About) -> Result<(), StoreError> {
-    make_file(path, |out| write_to(out, recovered, about))
+    write_file_with(path, recovered, about, &[])
+}
+
+/// The same, with something attached.
+///
+/// # Errors
+/// If the file is there, something is longer than a file takes, or the disk fails.
+pub fn write_file_with(
+    path: &Path,
+    recovered: &Recovered,
+    about: &About,
+    attached: &[Attached],
+) -> Result<(), StoreError> {
+    make_file(path, |out| write_segments(out, recovered, about, attached))
 }
 
 /// Writes the file of a journal that begins at a state and has no record yet, durably.
@@ -80,7 +93,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// # Errors
 /// What `out` fails with.
 pub fn write_to(out: &mut dyn Write, recovered: &Recovered, about: &About) -> io::Result<()> {
+    write_segments(out, recovered, about, &[])
+}
+
+fn write_segments(out: &mut dyn Write, recovered: &Recovered, about: &About, attached: &[Attached]) -> io::Result<()> {
     let mut segments = Segments::begin(out, Level::Small, about)?;
+    attached.iter().try_for_each(|attached| segments.attached(attached))?;
     if let Some(base) = &recovered.base {
         segments.base(base)?;
     }
@@ -112,6 +130,16 @@ impl<'a> Segments<'a> {
         let mut segments = Self { out, level, link, count: 0, frames, frames_count: 0, first: Seq(0), last: Seq(0) };
         segments.put(Kind::About, about.0.len() as u32, 0, &codec::encode(about))?;
         Ok(segments)
+    }
+
+    /// Something that goes with the journal, before all frames.
+    fn attached(&mut self, Attached { name, version, bytes }: &Attached) -> io::Result<()> {
+        let len_bytes = name.len() + bytes.len();
+        if len_bytes > ATTACHED_LIMIT_BYTES {
+            let too_long = format!("'{name}' has {len_bytes} bytes and {ATTACHED_LIMIT_BYTES} is the limit");
+            return Err(io::Error::other(too_long));
+        }
+        self.put(Kind::Attached, *version, 0, &codec::encode(&(name, bytes)))
     }
 
     /// A state after the last frame. One that is too long for a segment is left out: without it the file says the same.

@@ -164,7 +164,8 @@ fn what_cannot_be_in_a_slot_is_trapped_and_counted() {
     let interleaved = DecodedRange { ways: Ways::from_code(1).unwrap(), ..decoder(0, 512 * MIB, 0) };
     window.set_decoders(D0, vec![interleaved]).unwrap();
     assert_eq!(slots(&hypervisor), []);
-    assert_eq!(trapped(&window), [(TrapReason::Interleaved, count(6, MIB + 3 * PAGE - 1))]);
+    // The three pieces below the byte that is missing go on in each other.
+    assert_eq!(trapped(&window), [(TrapReason::Interleaved, count(4, MIB + 3 * PAGE - 1))]);
 }
 
 #[test]
