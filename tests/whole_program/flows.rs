@@ -182,7 +182,8 @@ const CYCLES: u64 = WARM + 10_000;
 fn ten_thousand_cycles_grow_nothing() {
     let this = std::env::current_exe().expect("a path");
     let alone = ["--exact", "flows::ten_thousand_cycles_alone", "--ignored", "--nocapture"];
-    let output = Command::new(this).args(alone).output().expect("it runs");
+    // With an arena for each thread it is the allocator that grows: 14 MB in as many cycles, and 6 in those behind them.
+    let output = Command::new(this).args(alone).env("MALLOC_ARENA_MAX", "1").output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Whatever is not saved is lost in it, and somebody notices: the cheapest soak of saving and restoring that there is. A
-//! guest inside this process begins a new round of its driver. Deliberately absent: contents of memories, which stay, with what is
-//! known of the pages that have changed since the last snapshot: a snapshot after a pulse is as small as one without.
+//! guest inside this process begins a new round of its driver. Deliberately absent: contents of memories, which stay, with
+//! what is known of the pages that have changed since the last snapshot: one after a pulse is as small as one without.
 
 use std::sync::{Arc, PoisonError};
 
