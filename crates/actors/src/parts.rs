@@ -127,13 +127,14 @@ impl Parts {
         let plugged: Vec<_> =
             self.actors().iter().map(|(index, actors)| (*index, Arc::clone(&actors.config))).collect();
         for (index, config) in plugged {
-            let device = device::vm::Device {
-                config: DeviceConfig::clone(&config),
-                mailbox: self.read_of(index, |actors| &actors.mailbox, mailbox::State::clone).await?,
-                extents: self.read_of(index, |actors| &actors.extents, extents::State::clone).await?,
-                windows: self.read_of(index, |actors| &actors.mapper, windows::State::clone).await?,
-            };
-            devices.insert(index, device);
+            // At once: in a pause one of them to wake up is waited for, and not one after the other.
+            let (mailbox, extents, windows) = tokio::try_join!(
+                self.read_of(index, |actors| &actors.mailbox, mailbox::State::clone),
+                self.read_of(index, |actors| &actors.extents, extents::State::clone),
+                self.read_of(index, |actors| &actors.mapper, windows::State::clone),
+            )?;
+            let config = DeviceConfig::clone(&config);
+            devices.insert(index, device::vm::Device { config, mailbox, extents, windows });
         }
         let backends = self.backends(Clone::clone).await?;
         Ok(device::vm::Vm { config: VmConfig::clone(&self.config), backends, devices })
