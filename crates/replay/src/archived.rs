@@ -149,7 +149,7 @@ impl Archived {
         let mut due = keyframes.iter().copied().peekable();
         let last = keyframes.last().copied().unwrap_or(fold.last());
         self.read_ahead(fold.last(), last, |records| {
-            for record in &records {
+            for record in records {
                 fold.apply(record)?;
                 while let Some(seq) = due.next_if_eq(&fold.last()) {
                     let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
@@ -168,13 +168,19 @@ impl Archived {
         &self,
         before: Seq,
         last: Seq,
-        mut take: impl FnMut(Vec<Record>) -> Result<(), UnreadableError>,
+        mut take: impl FnMut(&[Record]) -> Result<(), UnreadableError>,
     ) -> Result<(), UnreadableError> {
         let (sender, receiver) = mpsc::sync_channel(AHEAD_BATCHES);
+        // What the one allocates the other would free, and both wait for the allocator: it goes back.
+        let (back, returned) = mpsc::channel();
         std::thread::scope(|scope| {
-            let reading = scope.spawn(move || self.read_batches(Seq(before.0 + 1), last, &sender));
+            let reading = scope.spawn(move || self.read_batches(Seq(before.0 + 1), last, &sender, &returned));
             // Who stops here hears no more: the channel is closed with the loop.
-            let taken = receiver.into_iter().try_for_each(&mut take);
+            let taken = receiver.into_iter().try_for_each(|records| {
+                take(&records)?;
+                back.send(records).ok();
+                Ok(())
+            });
             let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             // What was read is in front of what could not be.
             taken.and(read)
@@ -187,8 +193,14 @@ impl Archived {
         first: Seq,
         last: Seq,
         sender: &mpsc::SyncSender<Vec<Record>>,
+        returned: &mpsc::Receiver<Vec<Record>>,
     ) -> Result<(), UnreadableError> {
-        let (mut batch, mut unreadable) = (Vec::with_capacity(BATCH_RECORDS), None);
+        let next = || {
+            let mut batch = returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_RECORDS));
+            batch.clear();
+            batch
+        };
+        let (mut batch, mut unreadable) = (next(), None);
         self.archive.visit(first, last, &mut |seq, version, body| {
             match Record::from_body(version, body) {
                 Ok(record) => batch.push(record),
@@ -200,7 +212,7 @@ impl Archived {
             if batch.len() < BATCH_RECORDS {
                 return ControlFlow::Continue(());
             }
-            let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH_RECORDS));
+            let full = std::mem::replace(&mut batch, next());
             sender.send(full).map_or(ControlFlow::Break(()), |()| ControlFlow::Continue(()))
         })?;
         // Those before it are folded first: what does not fit is told before what cannot be read behind it.
