@@ -21,6 +21,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use device::Seq;
+use memchr::memmem;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
@@ -35,9 +36,6 @@ use crate::{
 
 /// Most ways in which the parts of a group are put together where several are found under one number.
 const WAYS_MAX: usize = 64;
-
-/// Bytes that are asked at once whether a frame may begin in them.
-const STRETCH_BYTES: usize = 256;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -130,28 +128,10 @@ pub(crate) fn behind(place: &Path, next: Seq) -> Result<Option<(Seq, Seq)>, Open
 
 /// Whether a group begins in these bytes whose first record is `next` or a later one.
 fn begins_at_or_behind(bytes: &[u8], next: Seq) -> bool {
-    magics(bytes).any(|offset| {
+    memmem::find_iter(bytes, &frame::MAGIC.to_le_bytes()).any(|offset| {
         let part = offset.checked_sub(part::HEADER_LEN_BYTES).and_then(|offset| part::find(bytes, offset));
         let first = frame::announced_seq(&bytes[offset..]).filter(|first| *first >= next);
         first.is_some_and(|first| part.is_some_and(|part| part.is_of(first)))
-    })
-}
-
-/// Where frames begin, by what they begin with. Every start after a crash looks through megabytes for that: a stretch is asked
-/// first whether it has the first two letters at all, all of it at once, and few have.
-fn magics(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    let magic = frame::MAGIC.to_le_bytes();
-    let has_one = move |stretch: &[u8]| {
-        let pairs = stretch.iter().zip(&stretch[1..]);
-        pairs.fold(0, |found, (one, other)| found | u8::from(*one == magic[0]) & u8::from(*other == magic[1])) != 0
-    };
-    // Each overlaps the next, so that a magic lies whole in one of them.
-    let starts = (0..bytes.len()).step_by(STRETCH_BYTES);
-    let stretches =
-        starts.map(move |start| (start, &bytes[start..bytes.len().min(start + STRETCH_BYTES + magic.len() - 1)]));
-    stretches.filter(move |(_, stretch)| has_one(stretch)).flat_map(move |(start, stretch)| {
-        let windows = stretch.windows(magic.len()).enumerate();
-        windows.filter(move |(_, window)| **window == magic).map(move |(at, _)| start + at)
     })
 }
 
@@ -489,24 +469,4 @@ fn extended(ways: Vec<Vec<u8>>, pieces: &[Piece<'_>]) -> (Vec<Vec<u8>>, Vec<Vec<
     }
     open.truncate(WAYS_MAX);
     (ended, open)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frame_is_found_wherever_it_begins() {
-        let magic = frame::MAGIC.to_le_bytes();
-        for len in [0, 1, 3, 4, STRETCH_BYTES, STRETCH_BYTES + 3, 3 * STRETCH_BYTES] {
-            // Letters that are no magic stand everywhere.
-            let noise: Vec<u8> = b"DCDDCR".iter().copied().cycle().take(len).collect();
-            assert_eq!(magics(&noise).next(), None, "{len} bytes");
-            for at in 0..len.saturating_sub(magic.len() - 1) {
-                let mut bytes = noise.clone();
-                bytes[at..at + magic.len()].copy_from_slice(&magic);
-                assert_eq!(magics(&bytes).collect::<Vec<_>>(), [at], "{len} bytes");
-            }
-        }
-    }
 }
