@@ -1,13 +1,14 @@
 //! Lineage: a snapshot is built on the one that was saved or loaded last, over any number of lives, and no page that was written
 //! is missing in it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use actors::{Accel, GuestProgram, RunState, SaveForm, Saved};
 use driver::Policy;
-use snapshot::Store;
+use memory::HostMemory;
+use snapshot::{Snapshot, Store};
 use vm::Job;
 use wire::Hpa;
 
@@ -171,6 +172,79 @@ fn live_on(vm: &InProcess, dice: &mut Dice, names: &[String], newest: &mut Optio
         _ => vm.runtime.block_on(vm.vm.pulse()).expect("pulsed"),
     }
     thread::sleep(Duration::from_micros(dice.roll(20_000)));
+}
+
+/// Pages of RAM and of the extent are counted up one after the other while they are saved: at any moment those in front are one
+/// ahead of those behind, or none is. What is dirty in the pause was once only compared of guests that had been stopped before.
+#[test]
+fn what_is_written_while_it_is_saved_is_all_of_one_moment() {
+    for accel in accels() {
+        let vm = started(accel);
+        let places = shuffled([RAM_AT, window(&vm)].into_iter().flat_map(pages_of).collect());
+        let (is_over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+        let saved = thread::scope(|scope| {
+            let (vm, places, is_over, rounds) = (&vm, &places, &is_over, &rounds);
+            scope.spawn(move || {
+                let mut bus = vm.vm.bus();
+                while !is_over.load(Ordering::Relaxed) {
+                    let count = rounds.fetch_add(1, Ordering::Relaxed) + 1;
+                    for place in places {
+                        driver::Bus::write(&mut bus, *place, &count.to_le_bytes());
+                    }
+                }
+            });
+            let of_another_round = |name: String| {
+                let before = rounds.load(Ordering::Relaxed);
+                while rounds.load(Ordering::Relaxed) < before + 2 {
+                    thread::sleep(Duration::from_micros(100));
+                }
+                save(vm, &name, SaveForm::Incremental)
+            };
+            let saved: Result<Vec<_>, _> = (0..8).map(|link| of_another_round(format!("link{link}"))).collect();
+            is_over.store(true, Ordering::Relaxed);
+            saved.expect("saved")
+        });
+        let store = Store::open(&snapshots(&vm)).expect("a store");
+        let mut last = 0;
+        for Saved { name, .. } in saved {
+            let counts = counts_in(&store.snapshot(&name.parse().expect("a name")).expect("whole"));
+            let (first, behind) = (counts[0], counts[counts.len() - 1]);
+            assert!(first > last && first - behind <= 1, "{accel}, {name}: {first} in front and {behind} behind");
+            let step = counts.partition_point(|count| *count == first);
+            let late = counts[step..].iter().position(|count| *count != behind);
+            assert_eq!(late, None, "{accel}, {name}: behind page {step} another moment");
+            last = first;
+        }
+        vm.end();
+    }
+}
+
+const COUNTED_BYTES: u64 = 4 * MIB;
+
+/// In an order of which who copies one after the other cannot keep ahead, nor behind.
+fn shuffled<T: Copy>(pages: Vec<T>) -> Vec<T> {
+    (0..pages.len()).map(|n| pages[n * 977 % pages.len()]).collect()
+}
+
+fn pages_of(base: Hpa) -> impl Iterator<Item = Hpa> {
+    (0..COUNTED_BYTES).step_by(4096).map(move |at| Hpa(base.0 + at))
+}
+
+/// What stands in the pages that are counted, in their order.
+fn counts_in(link: &Snapshot) -> Vec<u64> {
+    let of_memory = |of_ram: bool, base: u64| {
+        let is_it = |memory: &&snapshot::Memory| (memory.id.as_str() == "ram") == of_ram;
+        let memory = link.memories().iter().find(is_it).expect("it is there");
+        let bytes = HostMemory::anonymous(memory.len_bytes).expect("memory");
+        link.load(&memory.id, &bytes, &mut |_, _| ()).expect("its bytes");
+        let count = |place: Hpa| {
+            let mut count = [0; 8];
+            bytes.read(place.0, &mut count).expect("inside");
+            u64::from_le_bytes(count)
+        };
+        pages_of(Hpa(base)).map(count).collect::<Vec<_>>()
+    };
+    shuffled([of_memory(true, RAM_AT.0), of_memory(false, 0)].concat())
 }
 
 /// One that is saved whole is built on nothing, and the next on that.
