@@ -5,19 +5,16 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use driver::HpaRange;
-use memory::{HostMemory, SlotAccess, SlotRequest, Slots};
-use vm::{Exits, GuestPlatform, GuestWord, Job, JobAnswer, Machine, MachineRequest, Observer, SweepAccess, VcpuDeath};
+use memory::{HostMemory, Slots};
+use vm::{Job, JobAnswer, Machine, SweepAccess};
 use vmm_sys_util::eventfd::EventFd;
 use wire::Hpa;
 
+use crate::alone::{Alone, RAM_LEN_BYTES, REGISTERS, WINDOW, create, fill, memory};
+use crate::asked::scratch;
 use crate::report::{Row, median, median_us, timed_us};
-use crate::scratch;
 
-const RAM_LEN_BYTES: u64 = 256 << 20;
-const REGISTERS: Hpa = Hpa(0xc000_0000);
 const EVENT: Hpa = Hpa(0xc010_0000);
-const WINDOW: HpaRange = HpaRange { base: Hpa(0x1_0000_0000), size_bytes: 8 << 30 };
 /// Behind the window, where no guest looks.
 const OTHERS: Hpa = Hpa(0x10_0000_0000);
 const EXITS: u64 = 2_000;
@@ -37,66 +34,21 @@ pub(crate) struct Bare {
     pub(crate) slots: [(u64, f64); 3],
 }
 
-/// A machine that runs, with nothing but RAM.
-struct Setup {
-    // First, so that no processor runs when the rest goes.
-    machine: Machine,
-    slots: Slots,
-    vm: Arc<vm::Vm>,
-}
-
-impl Setup {
-    fn new() -> Self {
-        let vm = Arc::new(vm::Vm::create().expect("KVM"));
-        let slots = Slots::new(Arc::clone(&vm) as _);
-        let ram = Arc::new(HostMemory::anonymous(RAM_LEN_BYTES).expect("memory"));
-        fill(&slots, Hpa(0), &ram);
-        let range = |base, size_bytes| HpaRange { base, size_bytes };
-        let mmio = range(REGISTERS, 4 << 20);
-        let request = MachineRequest {
-            ram,
-            low_ram_len_bytes: RAM_LEN_BYTES,
-            reach: vec![range(Hpa(0), RAM_LEN_BYTES), mmio, WINDOW],
-            vcpus: 1,
-            platform: GuestPlatform { root_buses: Vec::new(), mmio, window: WINDOW, ecam_base: None },
-            driver: None,
-            exits: Arc::new(Nobody),
-            observer: Arc::new(Nobody),
-        };
-        let machine = Machine::new(Arc::clone(&vm), request).expect("a machine");
-        machine.boot(0).expect("a boot");
-        machine.run();
-        Self { machine, slots, vm }
-    }
-}
-
-struct Nobody;
-
-impl Exits for Nobody {
-    fn mmio_read(&self, _: Hpa, to: &mut [u8]) {
-        to.fill(0);
-    }
-    fn mmio_write(&self, _: Hpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, to: &mut [u8]) {
-        to.fill(0);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-}
-
-impl Observer for Nobody {
-    fn guest_said(&self, _: GuestWord) {}
-    fn vcpu_died(&self, death: VcpuDeath) {
-        panic!("{death}");
-    }
+/// A machine that runs.
+fn running(vm: &Arc<vm::Vm>) -> Alone {
+    let alone = Alone::new(vm, &memory(RAM_LEN_BYTES));
+    alone.machine.run();
+    alone
 }
 
 impl Bare {
     pub(crate) fn measure() -> Self {
-        let Setup { vm, slots, machine } = Setup::new();
+        let vm = create();
+        let Alone { slots, machine } = running(&vm);
         let event = EventFd::new(0).expect("an eventfd");
         vm.register_store_event(EVENT, &event).expect("an event");
         Self {
-            exit: stores(&machine, REGISTERS),
+            exit: stores(&machine, REGISTERS.base),
             event: stores(&machine, EVENT),
             job: job(&machine),
             fdatasync: fdatasync(),
@@ -126,17 +78,17 @@ impl Bare {
 
 /// What a slot costs beside others, by its length: filled, cleared, and cleared after the guest has been all over it.
 pub(crate) fn slots_beside_others() -> Vec<Row> {
-    let bare = Setup::new();
+    let bare = running(&create());
     let mut rows = Vec::new();
-    let small = Arc::new(HostMemory::anonymous(4096).expect("memory"));
+    let small = memory(4096);
     let mut others = 0;
     for beside in [1, 100, 1_000, 8_000] {
         while others < beside {
-            fill(&bare.slots, Hpa(OTHERS.0 + others * 8192), &small);
+            fill(&bare.slots, Hpa(OTHERS.0 + others * 8192), &small, 4096);
             others += 1;
         }
         for len_bytes in [2 << 20, 256 << 20, 1 << 30] {
-            let memory = Arc::new(HostMemory::anonymous(len_bytes).expect("memory"));
+            let memory = memory(len_bytes);
             let runs = if len_bytes > 2 << 20 { 5 } else { 50 };
             let samples: Vec<_> = (0..runs).map(|_| come_and_go(&bare, &memory)).collect();
             let of = |index: usize| median(samples.iter().map(|sample| sample[index]).collect());
@@ -149,20 +101,14 @@ pub(crate) fn slots_beside_others() -> Vec<Row> {
     rows
 }
 
-fn come_and_go(bare: &Setup, memory: &Arc<HostMemory>) -> [f64; 3] {
-    let filled = timed_us(|| fill(&bare.slots, WINDOW.base, memory));
+fn come_and_go(bare: &Alone, memory: &Arc<HostMemory>) -> [f64; 3] {
+    let filled = timed_us(|| fill(&bare.slots, WINDOW.base, memory, memory.len_bytes()));
     let untouched = timed_us(|| bare.slots.clear(WINDOW.base).expect("cleared"));
-    fill(&bare.slots, WINDOW.base, memory);
+    fill(&bare.slots, WINDOW.base, memory, memory.len_bytes());
     let (hpa, access) = (WINDOW.base, SweepAccess::Write);
     let sweep = Job::Sweep { hpa, len_bytes: memory.len_bytes(), stride_bytes: 4096, rounds: 1, access };
     bare.machine.job(0, sweep, PATIENCE).expect("touched");
     [filled, untouched, timed_us(|| bare.slots.clear(WINDOW.base).expect("cleared"))]
-}
-
-fn fill(slots: &Slots, hpa: Hpa, memory: &Arc<HostMemory>) {
-    let (len_bytes, access) = (memory.len_bytes(), SlotAccess::ReadWrite);
-    let request = SlotRequest { hpa, len_bytes, memory: Arc::clone(memory), offset_bytes: 0, access };
-    slots.fill(request).expect("a slot");
 }
 
 /// Stores at one address, by the guest's own clock.
@@ -183,9 +129,9 @@ fn job(machine: &Machine) -> f64 {
 }
 
 fn slot(slots: &Slots, len_bytes: u64) -> f64 {
-    let memory = Arc::new(HostMemory::anonymous(len_bytes).expect("memory"));
+    let memory = memory(len_bytes);
     let samples = (0..50).map(|_| {
-        let took = timed_us(|| fill(slots, WINDOW.base, &memory));
+        let took = timed_us(|| fill(slots, WINDOW.base, &memory, len_bytes));
         slots.clear(WINDOW.base).expect("cleared");
         took
     });

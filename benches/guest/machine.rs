@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use vm::{Job, JobAnswer};
 use wire::{Hpa, Tag};
 
-use crate::scratch;
+use crate::asked::scratch;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;

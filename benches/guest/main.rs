@@ -9,6 +9,9 @@
 //! takes for it in the same run. Medians. `cargo bench --bench guest -- 4` measures only that. Without `/dev/kvm` it says
 //! so, and measures nothing.
 
+mod alone;
+#[path = "../outside/asked.rs"]
+mod asked;
 mod bare;
 mod capacity;
 mod commands;
@@ -17,12 +20,8 @@ mod machine;
 mod report;
 mod sweeps;
 
+use asked::Asked;
 use bare::Bare;
-
-/// A directory on the disk that the build is on, so that it is that disk that is measured and not memory.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
-}
 
 fn main() {
     let facts = match vm::probe() {
@@ -33,23 +32,22 @@ fn main() {
         }
     };
     println!("{facts}");
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
+    let asked = Asked::of_arguments();
     let bare = Bare::measure();
     let mut rows = Vec::new();
-    if is_asked("1") {
+    if asked.any_of(&["1"]) {
         rows.extend(bare.rows());
     }
-    if is_asked("2") || is_asked("3") {
+    if asked.any_of(&["2", "3"]) {
         rows.extend(commands::measure(&bare));
     }
-    if is_asked("4") {
+    if asked.any_of(&["4"]) {
         rows.extend(capacity::measure(&bare));
     }
-    if is_asked("5") {
+    if asked.any_of(&["5"]) {
         rows.extend(sweeps::measure());
     }
-    if is_asked("6") {
+    if asked.any_of(&["6"]) {
         rows.extend(bare::slots_beside_others());
     }
     report::print_table(&rows);

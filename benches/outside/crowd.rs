@@ -2,9 +2,9 @@
 
 use tempfile::TempDir;
 
+use crate::asked::scratch;
 use crate::guest::Guest;
 use crate::program::{Operator, Program, add_request};
-use crate::scratch;
 
 pub(crate) const BLOCK_BYTES: u64 = 2 << 20;
 pub(crate) const NO_TAG: &str = "00000000-0000-0000-0000-000000000000";

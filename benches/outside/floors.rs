@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use crate::asked::scratch;
 use crate::guest::Guest;
 use crate::program::Program;
 use crate::report::median_us;
-use crate::scratch;
 
 /// Medians in microseconds.
 pub(crate) struct Floors {

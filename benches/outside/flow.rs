@@ -1,11 +1,11 @@
 //! Capacity comes, is used for the first time, and goes: each part, by durability.
 
+use crate::asked::scratch;
 use crate::floors::Floors;
 use crate::guest::{Guest, WINDOW};
 use crate::program::{Operator, Program, add_request, release_request};
 use crate::qemu::AgainstQemu;
 use crate::report::{Row, median, median_us, timed_us};
-use crate::scratch;
 
 const CYCLES: usize = 300;
 const MIB: u64 = 1 << 20;

@@ -12,6 +12,7 @@
 //! measured with a driver of the same kind on a machine like this one; what is aimed at is a fifth of that. Figures are
 //! medians. `cargo bench --bench outside -- 3 5` measures only those.
 
+mod asked;
 mod crowd;
 mod floors;
 mod flow;
@@ -23,32 +24,27 @@ mod qemu;
 mod report;
 mod startup;
 
+use asked::Asked;
 use floors::Floors;
 
-/// A directory on the disk that the build is on, so that it is that disk that is measured and not memory.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
-}
-
 fn main() {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_asked = |names: &[&str]| asked.is_empty() || asked.iter().any(|name| names.contains(&name.as_str()));
+    let asked = Asked::of_arguments();
     let floors = Floors::measure();
     let Floors { fdatasync, echo, readl, exec } = floors;
     println!(
         "floors: fdatasync {fdatasync:.1} us, socket echo {echo:.1} us, qtest readl {readl:.1} us, exec {exec:.1} us"
     );
     let mut rows = Vec::new();
-    if is_asked(&["1", "2"]) {
+    if asked.any_of(&["1", "2"]) {
         rows.extend(flow::measure(&floors));
     }
-    if is_asked(&["3"]) {
+    if asked.any_of(&["3"]) {
         rows.extend(list::measure(&floors));
     }
-    if is_asked(&["4"]) {
+    if asked.any_of(&["4"]) {
         rows.extend(growth::measure());
     }
-    if is_asked(&["5"]) {
+    if asked.any_of(&["5"]) {
         rows.extend(startup::measure(&floors));
     }
     report::print_table(&rows);

@@ -7,10 +7,10 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::asked::scratch;
 use crate::floors::Floors;
 use crate::program::Program;
 use crate::report::{Row, median};
-use crate::scratch;
 
 const STARTS: usize = 20;
 /// Between two looks whether somebody listens.

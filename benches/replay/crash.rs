@@ -8,9 +8,9 @@ use journal::record::Record;
 use journal::{Durability, Journal, Opening, Options, Sealing};
 use replay::{Fold, Followed, record_of, start_of};
 
+use crate::asked::scratch;
 use crate::field::Field;
 use crate::report::{Row, median, median_us, timed_us};
-use crate::scratch;
 
 /// Starts, of which the median is told.
 const RUNS: usize = 5;

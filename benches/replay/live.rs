@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use wire::Opcode;
 
+use crate::asked::scratch;
 use crate::report::{Row, median, median_us, timed_us};
-use crate::scratch;
 
 const COMMANDS: usize = 2_000;
 const ROUNDS: usize = 15;

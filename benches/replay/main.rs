@@ -9,6 +9,8 @@
 //! waiting clients are to one, 9 a start after a crash. Beside each figure: what the machine takes for it in the same run. Times are of all records.
 //! `cargo bench --bench replay -- 2 6` measures only those. Clients that wait behind QMP are in `benches/clients.rs`.
 
+#[path = "../outside/asked.rs"]
+mod asked;
 mod crash;
 #[path = "../../tests/questions/field.rs"]
 #[expect(dead_code, reason = "what the tests of questions need of a recording")]
@@ -20,39 +22,35 @@ mod report;
 mod stored;
 mod traffic;
 
+use asked::Asked;
+
 const RECORDS: usize = 1_000_000;
 
-/// A directory on the disk that the build is on, so that it is that disk that is measured and not memory.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
-}
-
 fn main() {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_asked = |names: &[&str]| asked.is_empty() || asked.iter().any(|name| names.contains(&name.as_str()));
+    let asked = Asked::of_arguments();
     let mut rows = Vec::new();
-    if is_asked(&["1", "2", "3", "4", "5", "6", "9"]) {
+    if asked.any_of(&["1", "2", "3", "4", "5", "6", "9"]) {
         let field = traffic::traffic(RECORDS);
-        if is_asked(&["1"]) {
+        if asked.any_of(&["1"]) {
             rows.extend(stored::measure(&field));
         }
-        if is_asked(&["9"]) {
+        if asked.any_of(&["9"]) {
             rows.extend(crash::measure(&field));
         }
-        if is_asked(&["2"]) {
+        if asked.any_of(&["2"]) {
             rows.extend(questions::folds(&field.genesis, &field.records));
         }
-        if is_asked(&["3", "4", "5"]) {
+        if asked.any_of(&["3", "4", "5"]) {
             rows.extend(questions::positions(&field.genesis, &field.records));
         }
-        if is_asked(&["6"]) {
+        if asked.any_of(&["6"]) {
             rows.extend(questions::shrinks(&field.genesis, &field.records));
         }
     }
-    if is_asked(&["7"]) {
+    if asked.any_of(&["7"]) {
         rows.extend(live::mailbox());
     }
-    if is_asked(&["8"]) {
+    if asked.any_of(&["8"]) {
         rows.extend(live::crowd());
     }
     report::print_table(&rows);

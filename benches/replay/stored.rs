@@ -8,9 +8,9 @@ use journal::record::Record;
 use journal::{Archive, Durability, Journal, Options};
 use replay::Archived;
 
+use crate::asked::scratch;
 use crate::field::Field;
 use crate::report::{Row, median, timed_us};
-use crate::scratch;
 
 /// The fold is done so often, and the median told.
 const RUNS: usize = 3;

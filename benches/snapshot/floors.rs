@@ -6,86 +6,26 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use driver::HpaRange;
-use memory::{FileRun, HostMemory, HostMemorySpec, MissingFile, SlotAccess, SlotRequest, Slots, Surroundings};
-use vm::{Exits, GuestPlatform, GuestWord, Job, Machine, MachineRequest, Observer, SweepAccess, VcpuDeath};
+use memory::{FileRun, HostMemory, HostMemorySpec, MissingFile, Surroundings};
+use vm::{Job, Machine, SweepAccess};
 use wire::Hpa;
 
-use crate::machine::{MIB, PAGE_BYTES, wait_for_exits};
+use crate::alone::{Alone, RAM_LEN_BYTES, REGISTERS, WINDOW, create, fill, memory};
+use crate::asked::scratch;
+use crate::machine::{PAGE_BYTES, wait_for_exits};
 use crate::report::{median, median_us};
-use crate::scratch;
 
-const RAM_LEN_BYTES: u64 = 256 * MIB;
-const REGISTERS: HpaRange = HpaRange { base: Hpa(0xc000_0000), size_bytes: 4 << 20 };
-const WINDOW: HpaRange = HpaRange { base: Hpa(0x1_0000_0000), size_bytes: 16 << 30 };
 const RUNS: usize = 30;
 
 fn median_ms(runs: usize, work: impl FnMut()) -> f64 {
     median_us(runs, work) / 1e3
 }
 
-/// A machine that does nothing but come back.
-struct Bare {
-    // First, so that no processor runs when the rest goes.
-    machine: Machine,
-    slots: Slots,
-}
-
-struct Nobody;
-
-impl Exits for Nobody {
-    fn mmio_read(&self, _: Hpa, to: &mut [u8]) {
-        to.fill(0);
-    }
-    fn mmio_write(&self, _: Hpa, _: &[u8]) {}
-    fn port_read(&self, _: u16, to: &mut [u8]) {
-        to.fill(0);
-    }
-    fn port_write(&self, _: u16, _: &[u8]) {}
-}
-
-impl Observer for Nobody {
-    fn guest_said(&self, _: GuestWord) {}
-    fn vcpu_died(&self, death: VcpuDeath) {
-        panic!("{death}");
-    }
-}
-
-impl Bare {
-    fn new(ram: &Arc<HostMemory>) -> Self {
-        let vm = Arc::new(vm::Vm::create().expect("KVM"));
-        let slots = Slots::new(Arc::clone(&vm) as _);
-        fill(&slots, Hpa(0), ram, RAM_LEN_BYTES);
-        let request = MachineRequest {
-            ram: Arc::clone(ram),
-            low_ram_len_bytes: RAM_LEN_BYTES,
-            reach: vec![HpaRange { base: Hpa(0), size_bytes: RAM_LEN_BYTES }, REGISTERS, WINDOW],
-            vcpus: 1,
-            platform: GuestPlatform { root_buses: Vec::new(), mmio: REGISTERS, window: WINDOW, ecam_base: None },
-            driver: None,
-            exits: Arc::new(Nobody),
-            observer: Arc::new(Nobody),
-        };
-        let machine = Machine::new(vm, request).expect("a machine");
-        machine.boot(0).expect("a boot");
-        Self { machine, slots }
-    }
-
-    fn exit_for_ever(&self) {
-        let (hpa, access) = (REGISTERS.base, SweepAccess::Read);
-        let sweep = Job::Sweep { hpa, len_bytes: 8, stride_bytes: 8, rounds: u64::MAX >> 8, access };
-        self.machine.start_job(0, sweep).expect("a job");
-    }
-}
-
-fn fill(slots: &Slots, hpa: Hpa, memory: &Arc<HostMemory>, len_bytes: u64) {
-    let request =
-        SlotRequest { hpa, len_bytes, memory: Arc::clone(memory), offset_bytes: 0, access: SlotAccess::ReadWrite };
-    slots.fill(request).expect("a slot");
-}
-
-fn memory(len_bytes: u64) -> Arc<HostMemory> {
-    Arc::new(HostMemory::anonymous(len_bytes).expect("memory"))
+/// Its processor does nothing but come back.
+fn exit_for_ever(machine: &Machine) {
+    let (hpa, access) = (REGISTERS.base, SweepAccess::Read);
+    let sweep = Job::Sweep { hpa, len_bytes: 8, stride_bytes: 8, rounds: u64::MAX >> 8, access };
+    machine.start_job(0, sweep).expect("a job");
 }
 
 /// An empty VM with one processor: made, booted, until it has come back once. Its memory is there.
@@ -93,10 +33,10 @@ pub(crate) fn empty_vm() -> f64 {
     let samples = (0..RUNS).map(|_| {
         let ram = memory(RAM_LEN_BYTES);
         let begun = Instant::now();
-        let bare = Bare::new(&ram);
-        bare.exit_for_ever();
-        bare.machine.run();
-        wait_for_exits(&bare.machine, 1);
+        let alone = Alone::new(&create(), &ram);
+        exit_for_ever(&alone.machine);
+        alone.machine.run();
+        wait_for_exits(&alone.machine, 1);
         begun.elapsed().as_secs_f64() * 1e3
     });
     median(samples.collect())
@@ -104,14 +44,14 @@ pub(crate) fn empty_vm() -> f64 {
 
 /// A processor that comes back all the time stands still, and is saved, and runs again.
 pub(crate) fn pause() -> f64 {
-    let bare = Bare::new(&memory(RAM_LEN_BYTES));
-    bare.exit_for_ever();
-    bare.machine.run();
-    wait_for_exits(&bare.machine, 1);
+    let alone = Alone::new(&create(), &memory(RAM_LEN_BYTES));
+    exit_for_ever(&alone.machine);
+    alone.machine.run();
+    wait_for_exits(&alone.machine, 1);
     median_ms(10 * RUNS, || {
-        bare.machine.pause();
-        bare.machine.save().expect("a state");
-        bare.machine.run();
+        alone.machine.pause();
+        alone.machine.save().expect("a state");
+        alone.machine.run();
     })
 }
 
@@ -120,11 +60,11 @@ pub(crate) fn slots(lens_bytes: &[u64]) -> f64 {
     let (ram, longest) = (memory(RAM_LEN_BYTES), lens_bytes.iter().copied().max().unwrap_or(PAGE_BYTES));
     let shown = memory(longest);
     let samples = (0..5).map(|_| {
-        let bare = Bare::new(&ram);
+        let alone = Alone::new(&create(), &ram);
         median_ms(1, || {
             let mut hpa = WINDOW.base;
             for len_bytes in lens_bytes {
-                fill(&bare.slots, hpa, &shown, *len_bytes);
+                fill(&alone.slots, hpa, &shown, *len_bytes);
                 hpa = Hpa(hpa.0 + len_bytes + PAGE_BYTES);
             }
         })
@@ -134,15 +74,15 @@ pub(crate) fn slots(lens_bytes: &[u64]) -> f64 {
 
 /// The logs of slots of these lengths are taken, of which nothing was written.
 pub(crate) fn logs(lens_bytes: &[u64]) -> f64 {
-    let bare = Bare::new(&memory(RAM_LEN_BYTES));
+    let alone = Alone::new(&create(), &memory(RAM_LEN_BYTES));
     let shown = memory(lens_bytes.iter().copied().max().unwrap_or(PAGE_BYTES));
     let mut hpa = WINDOW.base;
     for len_bytes in lens_bytes {
-        fill(&bare.slots, hpa, &shown, *len_bytes);
+        fill(&alone.slots, hpa, &shown, *len_bytes);
         hpa = Hpa(hpa.0 + len_bytes + PAGE_BYTES);
     }
-    bare.slots.track().expect("logs");
-    median_ms(RUNS, || bare.slots.collect_dirty().expect("logs"))
+    alone.slots.track().expect("logs");
+    median_ms(RUNS, || alone.slots.collect_dirty().expect("logs"))
 }
 
 /// So many pages are written into a file, each at its place.

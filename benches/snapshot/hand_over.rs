@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use actors::{Loading, RestoreOptions, SaveForm};
 use memory::HostMemory;
 
+use crate::asked::scratch;
 use crate::floors;
 use crate::machine::{Lie, MIB, Places, Running, Shape, options, runtime};
 use crate::report::Row;
 use crate::sample::Sample;
-use crate::scratch;
 
 const TARGET_MS: f64 = 10.0;
 const RUNS: usize = 60;

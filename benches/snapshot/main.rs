@@ -13,6 +13,10 @@
 //! *The extents* are those of four tags of 2,500 each, of equal length but for a block. A host gets the extents of a tag one behind
 //! the other: they are four slots. Apart, with a block of nothing behind each, they are 10,000 slots, which is measured beside.
 
+#[path = "../guest/alone.rs"]
+mod alone;
+#[path = "../outside/asked.rs"]
+mod asked;
 mod floors;
 mod hand_over;
 mod machine;
@@ -23,10 +27,7 @@ mod restore;
 mod sample;
 mod size;
 
-/// A directory on the disk that the build is on, so that it is that disk that is measured and not memory.
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory")
-}
+use asked::Asked;
 
 fn main() {
     let facts = match vm::probe() {
@@ -37,22 +38,21 @@ fn main() {
         }
     };
     println!("{facts}");
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
+    let asked = Asked::of_arguments();
     let mut rows = Vec::new();
-    if is_asked("1") {
+    if asked.any_of(&["1"]) {
         rows.extend(pause::measure());
     }
-    if is_asked("2") {
+    if asked.any_of(&["2"]) {
         rows.extend(restore::measure());
     }
-    if is_asked("3") {
+    if asked.any_of(&["3"]) {
         rows.extend(restore::by_bytes());
     }
-    if is_asked("4") {
+    if asked.any_of(&["4"]) {
         rows.extend(hand_over::measure());
     }
-    if is_asked("5") {
+    if asked.any_of(&["5"]) {
         rows.extend(size::measure());
     }
     report::print_table(&rows);

@@ -8,11 +8,11 @@ use actors::SaveForm;
 use vm::{Job, SweepAccess};
 use wire::Hpa;
 
+use crate::asked::scratch;
 use crate::floors;
 use crate::machine::{EXTENTS, GIB, Lie, MIB, PAGE_BYTES, PATIENCE, Places, Running, Shape};
 use crate::report::Row;
 use crate::sample::Sample;
-use crate::scratch;
 
 /// What is wanted of a guest that dirties at most 10 MB/s.
 const TARGET_MS: f64 = 2.0;

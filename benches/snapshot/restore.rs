@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use actors::SaveForm;
 
+use crate::asked::scratch;
 use crate::floors;
 use crate::machine::{
     EXTENTS, GIB, Lie, MIB, PAGE_BYTES, Places, Running, Shape, lazily, options, runtime, wait_for_exits,
 };
 use crate::report::Row;
 use crate::sample::Sample;
-use crate::scratch;
 
 const TARGET_MS: f64 = 5.0;
 /// How much longer it may take with 8 GiB than with 128 MiB.

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use actors::SaveForm;
 
+use crate::asked::scratch;
 use crate::machine::{EXTENTS, Lie, Places, Running, Shape};
 use crate::report::Row;
-use crate::scratch;
 
 /// Bytes that are wanted: so many of each extent, and so many beside.
 const EXTENT_BYTES: u64 = 64;
