@@ -31,7 +31,8 @@ use crate::parts::Parts;
 use crate::processor::Processor;
 use crate::recorder::Recorder;
 use crate::slots::Slots;
-use crate::start::{Accel, StartError, StartOptions};
+use crate::start::{Accel, StartOptions};
+use crate::start_error::StartError;
 
 /// What a life begins with.
 pub(crate) struct Birth {

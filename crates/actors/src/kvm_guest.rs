@@ -109,13 +109,13 @@ impl KvmGuest {
         let KvmParts { platform, vcpus, program, fatal, journal, state, ahead } = parts;
         let vm = Arc::new(ahead.map_or_else(vm::Vm::create, |ahead| ahead.finish(vcpus))?);
         let slots = Arc::new(Slots::new(Arc::clone(&vm) as _));
-        let alarm = fatal.clone();
         // What the life before has written is known, and the next snapshot will be built on that: logs begin with their slots.
         if platform.ram().is_tracked()
             && let Err(error) = slots.track()
         {
             tracing::warn!("what the guest writes is not known page by page: {error}");
         }
+        let alarm = fatal.clone();
         slots.connect_alarm(Arc::new(move |stuck| raise_elsewhere(&alarm, stuck.to_string())));
         platform.attach(Arc::clone(&slots))?;
         platform.window().attach(Arc::clone(&slots)).map_err(AttachError::from)?;

@@ -47,6 +47,7 @@ mod slots;
 mod snapshot_error;
 mod snapshots;
 mod start;
+mod start_error;
 mod take_over;
 mod vm;
 mod window_mapper;
@@ -65,8 +66,7 @@ pub use restore::{Loading, RestoreOptions};
 pub use snapshot::SnapshotName;
 pub use snapshot_error::SnapshotError;
 pub use snapshots::{ListedSnapshot, ListedState, Loaded, SaveForm, SaveProgress, SaveRequest, Saved, SnapshotFacts};
-pub use start::{
-    Accel, GuestReturn, JournalPlace, Object, Restored, StartError, StartOptions, Started, VmRequest, start,
-};
+pub use start::{Accel, GuestReturn, JournalPlace, Object, Restored, StartOptions, Started, VmRequest, start};
+pub use start_error::StartError;
 pub use take_over::take_over;
 pub use vm::{LookError, MachineHandle, RequestError, RunState, Vm};

@@ -22,7 +22,8 @@ use crate::refill::Refill;
 use crate::restore::Source;
 use crate::resume::{check_vm, fold};
 use crate::snapshot_error::SnapshotError;
-use crate::start::{JournalPlace, StartError, StartOptions};
+use crate::start::{JournalPlace, StartOptions};
+use crate::start_error::StartError;
 
 /// A journal and the state that its records make.
 pub(crate) struct Opened {

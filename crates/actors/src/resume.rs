@@ -13,7 +13,8 @@ use replay::{Fold, UnreadableError};
 
 use crate::fatal::Stopped;
 use crate::host_memory::Maker;
-use crate::start::{Object, StartError, StartOptions};
+use crate::start::{Object, StartOptions};
+use crate::start_error::StartError;
 use crate::vm::Vm;
 
 /// The state where recovered records begin, and the one that they make.

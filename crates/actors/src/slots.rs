@@ -28,7 +28,7 @@ use crate::processor::Processor;
 use crate::recorder::Recorder;
 use crate::sink::GuestSink;
 use crate::snapshot_error::SnapshotError;
-use crate::start::StartError;
+use crate::start_error::StartError;
 use crate::window_mapper::WindowMapper;
 
 /// What the actors of devices are spawned into.

@@ -10,7 +10,7 @@ use vm::MachineError;
 
 use crate::fatal::Stopped;
 use crate::quiet::QuietError;
-use crate::start::StartError;
+use crate::start_error::StartError;
 
 /// Why a VM is not captured or not restored.
 #[derive(Debug, Error)]

@@ -12,32 +12,29 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use device::Seq;
 use device::backends::{self, BackendSpec, Source as BackendSource, Survival};
-use device::config::{ConfigError, DeviceIndex, DeviceRequest, VmConfig};
+use device::config::{DeviceIndex, DeviceRequest, VmConfig};
 use device::vm::Vm as State;
-use device::{Refusal, Seq};
-use handover::{HandoverError, NotOurs};
 use journal::record::{Origin, Parent};
-use journal::{Durability, JournalClosed, OpenError, Opening};
-use memory::{BackendDir, HostMemory, HostMemoryError};
-use replay::{FoldError, UnreadableError};
+use journal::{Durability, OpenError, Opening};
+use memory::{BackendDir, HostMemory};
 use snapshot::Snapshot;
-use thiserror::Error;
 
 use crate::birth::{self, Birth};
 use crate::captured::Recalled;
 use crate::effect::NoticeListener;
-use crate::fatal::{Raised, Stopped};
+use crate::fatal::Raised;
 use crate::guest_vcpu::GuestProgram;
-use crate::heir::NotTheVm;
 use crate::host_memory::{Maker, MemoryKeeper, PreallocListener, survival};
-use crate::kvm_guest::{Ahead, KvmError};
+use crate::kvm_guest::Ahead;
 use crate::open::{self, Opened, open};
 use crate::restore::{Loading, Memories, RestoreOptions, Source, Target, check_beside};
 use crate::resume::{Again, check_named, check_objects, check_vm, make_again, missing_free};
 use crate::snapshot_error::SnapshotError;
+use crate::start_error::StartError;
 use crate::take_over::forget;
-use crate::vm::{RequestError, RunState, Vm};
+use crate::vm::{RunState, Vm};
 
 /// Where the journal is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,139 +173,6 @@ pub enum GuestReturn {
     DriverAnew,
 }
 
-/// Why a VM cannot be started.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The configuration is none.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The journal cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// A hand-over has left the VM to another journal.
-    #[error(transparent)]
-    NotTheVm(#[from] NotTheVm),
-    /// A record or a keyframe is not what its frame says.
-    #[error("{0}; the records before it are intact: dcd replay shows them")]
-    Unreadable(#[from] UnreadableError),
-    /// A record does not follow from those before it.
-    #[error(transparent)]
-    Fold(#[from] FoldError),
-    /// The command line describes another VM.
-    #[error(
-        "the journal is of another VM: {what} is {journal} there and {asked} here; give the same options, none at all, or another --journal"
-    )]
-    OtherVm {
-        /// What differs.
-        what: String,
-        /// As journaled.
-        journal: String,
-        /// As asked.
-        asked: String,
-    },
-    /// A backend of the command line is in use and missing.
-    #[error(
-        "backend {id} ({by}) is missing: it was given by --object and {device} holds it ({holding}); give it again: --object {option}"
-    )]
-    BackendMissing {
-        /// The backend.
-        id: String,
-        /// The record that made it.
-        by: Seq,
-        /// The device that holds it.
-        device: String,
-        /// How.
-        holding: String,
-        /// The option that makes it again.
-        option: String,
-    },
-    /// A backend of the command line is not what it was.
-    #[error(
-        "backend {id} ({by}) has changed: its {what} was {journal} and is {asked}; give what it was, or another id"
-    )]
-    BackendChanged {
-        /// The backend.
-        id: String,
-        /// The record that made it.
-        by: Seq,
-        /// What changed.
-        what: &'static str,
-        /// As journaled.
-        journal: String,
-        /// As asked.
-        asked: String,
-    },
-    /// Host memory cannot be had.
-    #[error("backend {id}: {reason}")]
-    BackendMemory {
-        /// The backend.
-        id: String,
-        /// What the host said.
-        reason: String,
-    },
-    /// There is no guest on KVM.
-    #[error("there is no guest on KVM; --accel soft needs nothing of the host")]
-    Kvm(#[from] KvmError),
-    /// Guest memory cannot be had.
-    #[error("guest memory of {size_bytes} bytes: {error}")]
-    GuestMemory {
-        /// Its size.
-        size_bytes: u64,
-        /// What the host said.
-        error: HostMemoryError,
-    },
-    /// An object of the command line is refused.
-    #[error("--object {id}: {error}")]
-    Object {
-        /// The backend.
-        id: String,
-        /// Why.
-        error: Box<RequestError>,
-    },
-    /// A device of the command line is refused.
-    #[error("--device {id}: {error}")]
-    Device {
-        /// The device.
-        id: String,
-        /// Why.
-        error: Box<RequestError>,
-    },
-    /// What every start records is refused.
-    #[error(transparent)]
-    Request(Box<RequestError>),
-    /// The state cannot be mapped.
-    #[error(transparent)]
-    Mapping(Refusal),
-    /// A snapshot cannot be begun with.
-    #[error("the snapshot: {0}")]
-    Snapshot(Box<SnapshotError>),
-    /// The journal takes nothing.
-    #[error(transparent)]
-    Journal(#[from] JournalClosed),
-    /// A VM cannot be taken from another process.
-    #[error("the hand-over: {0}")]
-    HandOver(HandoverError),
-    /// The other process has it back.
-    #[error(transparent)]
-    NotOurs(NotOurs),
-    /// The VM stopped while it was being started.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-}
-
-// Their texts are in that of the error itself: as its sources they were said twice.
-impl From<SnapshotError> for StartError {
-    fn from(error: SnapshotError) -> Self {
-        Self::Snapshot(Box::new(error))
-    }
-}
-
-impl From<HandoverError> for StartError {
-    fn from(error: HandoverError) -> Self {
-        Self::HandOver(error)
-    }
-}
-
 /// Starts a VM. Its clock runs when it returns.
 pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     let raised = Raised::default();
@@ -335,9 +199,6 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
         // It was under way: it does not stand still for a disk, nor for bytes that it may never touch.
         vm.set_run_state(RunState::Running).await?;
     }
-    if let Some(snapshot) = unchecked {
-        check_beside(snapshot, fatal);
-    }
     let options = &vm.shared.options;
     let input = backends::Input::RunStart { build: options.build.clone(), survivals: survivals.clone() };
     let run = settle(&vm, Origin::Supervisor, input).await?;
@@ -353,6 +214,9 @@ pub async fn start(options: StartOptions) -> Result<(Vm, Started), StartError> {
     options.maker().forget_rest();
     vm.set_run_state(RunState::Running).await?;
     vm.sweep_snapshots().await;
+    if let Some(snapshot) = unchecked {
+        check_beside(snapshot, fatal);
+    }
     Ok((vm, Started { records: last, run, survivals, torn_from, restored }))
 }
 

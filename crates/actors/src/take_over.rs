@@ -36,7 +36,8 @@ use crate::parts::Parts;
 use crate::restore::{backend_id, ram_id, ram_spec};
 use crate::resume::{check_named, check_vm};
 use crate::snapshot_error::SnapshotError;
-use crate::start::{Accel, GuestReturn, JournalPlace, Restored, StartError, StartOptions, Started, settle};
+use crate::start::{Accel, GuestReturn, JournalPlace, Restored, StartOptions, Started, settle};
+use crate::start_error::StartError;
 use crate::vm::{RunState, Vm};
 
 /// How long the other process may take to say what it has.
