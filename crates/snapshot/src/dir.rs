@@ -36,6 +36,7 @@ pub(crate) struct Dir {
 
 /// Whether a lock was had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub(crate) enum Locked {
     Yes,
     No,

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::dir::Dir;
+use crate::dir::{Dir, Locked};
 use crate::error::SnapshotError;
 use crate::layer::failed;
 use crate::manifest::{
@@ -64,6 +64,14 @@ impl Drop for Half {
 impl Half {
     pub(crate) fn dir(&self, name: &SnapshotName) -> Result<&Dir, SnapshotError> {
         self.dir.as_ref().ok_or_else(|| failed(name, ".", "use")(std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// Makes its lock one for many, as that of a snapshot is that is open.
+    pub(crate) fn share(&self, name: &SnapshotName) -> Result<(), SnapshotError> {
+        match self.dir(name)?.try_share().map_err(failed(name, ".", "lock"))? {
+            Locked::Yes => Ok(()),
+            Locked::No => Err(SnapshotError::BeingWritten { snapshot: name.to_string() }),
+        }
     }
 }
 

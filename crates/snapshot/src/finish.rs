@@ -205,7 +205,7 @@ impl Draft {
         if half.store.has(name.as_str()).map_err(failed(&name, ".", "look for"))? {
             return Err(SnapshotError::Exists { snapshot: name.to_string(), dir: half.store.path().to_owned() });
         }
-        half.dir(&name)?.try_share().map_err(failed(&name, ".", "lock"))?;
+        half.share(&name)?;
         half.store.rename(&half.name, name.as_str()).map_err(failed(&name, ".", "rename"))?;
         let dir = half.dir.take();
         progress(Step::Sync);

@@ -113,7 +113,7 @@ impl Draft {
         check_same(&was, &read_manifest(&old, &name)?)?;
         let above = store.all_on(&was)?;
         let above = above.iter().map(|name| hold(&half.store, name)).collect::<Result<Vec<_>, _>>()?;
-        half.dir(&name)?.try_share().map_err(failed(&name, ".", "lock"))?;
+        half.share(&name)?;
         half.store.exchange(&half.name, name.as_str()).map_err(failed(&name, ".", "exchange"))?;
         // From here on the old one is what goes with the draft.
         let dir = half.dir.replace(old);

@@ -131,8 +131,10 @@ impl Store {
             Claim::Others => return Err(SnapshotError::BeingWritten { snapshot: name.to_string() }),
         }
         let dir = self.dir.make_in(&half_name).map_err(failed(name, ".", "make"))?;
-        // Only a listing holds it, and for a moment.
-        dir.lock_soon().map_err(failed(name, ".", "lock"))?;
+        // Only a listing holds it, and for a moment; a sweep would remove one that is not held.
+        if dir.lock_soon().map_err(failed(name, ".", "lock"))? == Locked::No {
+            return Err(SnapshotError::BeingWritten { snapshot: name.to_string() });
+        }
         Ok(Half { store: self.dir.clone(), name: half_name, dir: Some(dir) })
     }
 
