@@ -1,7 +1,8 @@
-//! `qemu.qmp`, the Python package of QEMU's own tools, unmodified, against `--qmp`: its client, its legacy client and `qmp-shell`.
+//! `qemu.qmp`, the Python package of QEMU's own tools, unmodified, against `--qmp`: its client, its legacy client and
+//! `qmp-shell`.
 //!
-//! It needs python3 with venv, and pip with a network (once: the package stays in the target directory). Where they are missing the
-//! test says so and passes, except in CI or with `DCD_REQUIRE_PYTHON=1`.
+//! It needs python3 with venv, and pip with a network (once: the package stays in the target directory). Where they are missing
+//! the test says so and passes, except in CI or with `DCD_REQUIRE_PYTHON=1`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

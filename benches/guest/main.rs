@@ -5,9 +5,9 @@
 //!        ── store ──▶ exit ──▶ platform     what a command takes a few of, however long it is
 //! ```
 //!
-//! 1 exits, 2 commands, 3 the extent list, 4 from an add to the first store, 5 sweeps, 6 slots beside other slots. Beside each figure: what the machine
-//! takes for it in the same run. Medians. `cargo bench --bench guest -- 4` measures only that. Without `/dev/kvm` it says
-//! so, and measures nothing.
+//! 1 exits, 2 commands, 3 the extent list, 4 from an add to the first store, 5 sweeps, 6 slots beside other slots. Beside each
+//! figure: what the machine takes for it in the same run. Medians. `cargo bench --bench guest -- 4` measures only that. Without
+//! `/dev/kvm` it says so, and measures nothing.
 
 mod alone;
 #[path = "../outside/asked.rs"]

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! 1 stored, 2 folded and checked, 3 jumps, 4 why, 5 bisect, 6 shrink, 7 what recording costs a mailbox command, 8 what 64
-//! waiting clients are to one, 9 a start after a crash. Beside each figure: what the machine takes for it in the same run. Times are of all records.
-//! `cargo bench --bench replay -- 2 6` measures only those. Clients that wait behind QMP are in `benches/clients.rs`.
+//! waiting clients are to one, 9 a start after a crash. Beside each figure: what the machine takes for it in the same run.
+//! Times are of all records. `cargo bench --bench replay -- 2 6` measures only those. Clients that wait behind QMP are in
+//! `benches/clients.rs`.
 
 #[path = "../outside/asked.rs"]
 mod asked;

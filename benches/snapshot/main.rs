@@ -10,8 +10,9 @@
 //! hand-over, 5 the bytes of a snapshot beside contents. Beside each figure: what the machine takes for it in the same run.
 //! `cargo bench --bench snapshot -- 1 3` measures only those. Without `/dev/kvm` it says so, and measures nothing.
 //!
-//! *The extents* are those of four tags of 2,500 each, of equal length but for a block. A host gets the extents of a tag one behind
-//! the other: they are four slots. Apart, with a block of nothing behind each, they are 10,000 slots, which is measured beside.
+//! *The extents* are those of four tags of 2,500 each, of equal length but for a block. A host gets the extents of a tag one
+//! behind the other: they are four slots. Apart, with a block of nothing behind each, they are 10,000 slots, which is measured
+//! beside.
 
 #[path = "../guest/alone.rs"]
 mod alone;

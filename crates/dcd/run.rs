@@ -209,7 +209,8 @@ impl Run {
         }
     }
 
-    /// Every memfd and file of a backend is a descriptor, a hand-over and a snapshot take one for each: as many as the host allows.
+    /// Every memfd and file of a backend is a descriptor, a hand-over and a snapshot take one for each: as many as the host
+    /// allows.
     fn raise_descriptor_limit() {
         let limit = rustix::process::getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

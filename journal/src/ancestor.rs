@@ -32,7 +32,8 @@ pub(crate) fn with_records(dir: &Path, past: Past, shared: Seq) -> String {
     name
 }
 
-/// What a journal that begins behind a record was made from, if that is where the record is. Records that were removed are nowhere.
+/// What a journal that begins behind a record was made from, if that is where the record is. Records that were removed are
+/// nowhere.
 fn parent_that_has(place: &Path, shared: Seq) -> Option<String> {
     let first = Directory::new(place).sealed_files().ok()?.into_iter().next()?;
     let index = Index::open(&first.path).ok()?;

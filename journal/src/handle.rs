@@ -5,8 +5,8 @@
 //!                            └────── a failed write or sync ─────────▶ failed   (durable stands still for ever)
 //! ```
 //!
-//! Absent on purpose: reading records back while the journal is open (sealed files and the follower's tail have them), and a way from
-//! refusing or failed back to appending.
+//! Absent on purpose: reading records back while the journal is open (sealed files and the follower's tail have them), and a
+//! way from refusing or failed back to appending.
 
 use std::{
     fmt,

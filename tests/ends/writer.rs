@@ -1,4 +1,5 @@
-//! The writer: a process that appends as fast as it can and notes what was acknowledged; and what must be there when it has ended.
+//! The writer: a process that appends as fast as it can and notes what was acknowledged; and what must be there when it has
+//! ended.
 //!
 //! It seals small generations and keeps little, so that an end meets those too.
 

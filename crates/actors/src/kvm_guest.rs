@@ -178,7 +178,8 @@ impl KvmGuest {
     pub(crate) fn stop(&self) {
         self.life().mode = Mode::Stopped;
         self.machine.stop();
-        // Its slots go when the last who holds this does, in the midst of the next life: they must not call all of RAM dirty then.
+        // Its slots go when the last who holds this does, in the midst of the next life: they must not call all of RAM dirty
+        // then.
         self.slots.still_for_good();
     }
 

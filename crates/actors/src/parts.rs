@@ -5,8 +5,8 @@
 //!  guest ──▶ Face ──▶ Mailbox ──▶ ExtentManager
 //! ```
 //!
-//! A pulse or a snapshot that is loaded ends one life of a VM and begins its next one, with parts of its own. Deliberately absent: restarts. An
-//! actor that dies stops the VM ([`crate::Fatal`]); the next process resumes it.
+//! A pulse or a snapshot that is loaded ends one life of a VM and begins its next one, with parts of its own. Deliberately
+//! absent: restarts. An actor that dies stops the VM ([`crate::Fatal`]); the next process resumes it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -157,8 +157,8 @@ impl Parts {
     pub(crate) async fn stop(&self) {
         // An actor that is gone already has nothing to finish.
         self.guest.stop_gracefully().await.ok();
-        // To the end of its own stop, which waits for the processors: the mailbox of an actor closes before that, and a guest that
-        // still ran once rang the doorbell of a Mailbox that was gone.
+        // To the end of its own stop, which waits for the processors: the mailbox of an actor closes before that, and a guest
+        // that still ran once rang the doorbell of a Mailbox that was gone.
         self.guest.wait_for_shutdown_with_result(|_| ()).await;
         // They stay on the list: who looks at it in the middle of a pulse once saw a VM without devices.
         let devices: Vec<_> = self.actors().values().cloned().collect();

@@ -220,7 +220,8 @@ impl Host {
         Ok(host)
     }
 
-    /// Maps all dynamic capacity (a probe has done it once), from the first region's base to the last one's end, to the window's base.
+    /// Maps all dynamic capacity (a probe has done it once), from the first region's base to the last one's end, to the
+    /// window's base.
     pub fn create_region(&mut self, bus: &mut dyn Bus) -> Result<CreatedRegion, RegionError> {
         let block = self.blocks.hdm.ok_or(RegionError::NoDecoders { at: self.bdf })?;
         let (dpa_base, needed_bytes) = (self.device.dc.base(), self.device.dc.decode_len_bytes());

@@ -6,10 +6,11 @@
 //!  interrupt ─▶ event_log ─▶ chain ─▶ policy ─▶ update (4802h, 4803h) ─▶ clear                      Host::on_interrupt
 //! ```
 //!
-//! Start with [`Host`], or with [`HostSet`] for a machine with several devices; everything reaches the hardware through a [`Bus`], so that the same code runs inside a process
-//! and as a freestanding guest. Whatever a device says is checked before it is believed: counts against the bytes that
-//! came, addresses against the regions, loops against a bound. What a host does by itself is its [`Policy`]. Deliberately
-//! absent: interleaving, CDAT and sharing, static capacity, and event logs other than Dynamic Capacity.
+//! Start with [`Host`], or with [`HostSet`] for a machine with several devices; everything reaches the hardware through a
+//! [`Bus`], so that the same code runs inside a process and as a freestanding guest. Whatever a device says is checked before
+//! it is believed: counts against the bytes that came, addresses against the regions, loops against a bound. What a host does
+//! by itself is its [`Policy`]. Deliberately absent: interleaving, CDAT and sharing, static capacity, and event logs other than
+//! Dynamic Capacity.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]

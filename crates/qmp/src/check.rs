@@ -4,8 +4,9 @@
 //! {"extents": [{"offset": 0, "len": "4k"}]}   ──▶   Invalid parameter type for 'extents[0].len', expected: integer
 //! ```
 //!
-//! Members are looked at in the order of the schema, those of a union's branch after those that all branches have; what the schema
-//! does not know is refused last. Deliberately absent: what arguments mean together otherwise, which is for commands to say.
+//! Members are looked at in the order of the schema, those of a union's branch after those that all branches have; what the
+//! schema does not know is refused last. Deliberately absent: what arguments mean together otherwise, which is for commands to
+//! say.
 
 use std::fmt;
 

@@ -8,9 +8,9 @@
 //!            └──────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Requests are answered in order, the next is begun when the answer of the one before is queued. Meanwhile reading goes on, up to
-//! [`BACKLOG_LIMIT_BYTES`]. All that is ready is written at once. While [`HELD_OUTPUT_BYTES`] of output wait, no request is begun:
-//! who asks without reading waits for itself. Deliberately absent: time limits. A client may be silent for ever.
+//! Requests are answered in order, the next is begun when the answer of the one before is queued. Meanwhile reading goes on, up
+//! to [`BACKLOG_LIMIT_BYTES`]. All that is ready is written at once. While [`HELD_OUTPUT_BYTES`] of output wait, no request is
+//! begun: who asks without reading waits for itself. Deliberately absent: time limits. A client may be silent for ever.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};

@@ -6,9 +6,9 @@
 //!                                                      └──▶ {"name": "12", "meta-type": "object", "members": […], "tag": …, "variants": […]}
 //! ```
 //!
-//! As in QEMU, commands and events keep their names, types that JSON has are called by it, an array is `[element]`, all other types
-//! are numbers in the order in which they are first named, and integers are all `int`. Clients find a type by its reference, so that
-//! a type may be renamed. Deliberately absent: texts and ranges, which the documentation has.
+//! As in QEMU, commands and events keep their names, types that JSON has are called by it, an array is `[element]`, all other
+//! types are numbers in the order in which they are first named, and integers are all `int`. Clients find a type by its
+//! reference, so that a type may be renamed. Deliberately absent: texts and ranges, which the documentation has.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 

@@ -4,8 +4,8 @@
 //! unix:PATH[,server[=on]][,wait=off]       tcp:HOST:PORT[,server[=on]][,wait=off]
 //! ```
 //!
-//! A Unix socket is open to its owner only. A socket file that a dead process left behind is replaced, one that somebody listens on
-//! is not. Deliberately absent: connecting out (`server=off`) and waiting for the first client (`wait=on`).
+//! A Unix socket is open to its owner only. A socket file that a dead process left behind is replaced, one that somebody
+//! listens on is not. Deliberately absent: connecting out (`server=off`) and waiting for the first client (`wait=on`).
 
 use std::fmt;
 use std::fs;

@@ -25,9 +25,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Executes `command`, one of [`Service::commands`], with arguments that fit its schema.
     ///
-    /// Requests of one connection come one after the other, those of different connections at the same time. A call that has begun
-    /// is never abandoned because its client left, only if the server is shut down and its time is over. Events sent before the
-    /// future is ready reach the client before the answer.
+    /// Requests of one connection come one after the other, those of different connections at the same time. A call that has
+    /// begun is never abandoned because its client left, only if the server is shut down and its time is over. Events sent
+    /// before the future is ready reach the client before the answer.
     fn call(
         &self,
         command: &'static CommandSchema,

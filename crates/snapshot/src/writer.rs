@@ -95,7 +95,8 @@ impl ContentsWriter {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Range`] if they are not whole pages inside the memory, [`SnapshotError::File`] as [`ContentsWriter::copy`].
+    /// [`SnapshotError::Range`] if they are not whole pages inside the memory, [`SnapshotError::File`] as
+    /// [`ContentsWriter::copy`].
     pub fn write(&mut self, start: u64, bytes: &[u8]) -> Result<Copied, SnapshotError> {
         let range = start..start.saturating_add(bytes.len() as u64);
         if pages::bytes(&self.pages(&range)?, self.memory.len_bytes) != range {

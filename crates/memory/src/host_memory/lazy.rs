@@ -130,8 +130,8 @@ impl FileRun {
 
 impl HostMemory {
     /// Memory of kind `ram` with the bytes of files in it, and zeros where no run is. No byte is read before it is touched;
-    /// where the memory is to be preallocated, all of them are, and no file is needed any more. Whatever it says of sharing, nobody else sees its bytes, and writes never
-    /// reach a file.
+    /// where the memory is to be preallocated, all of them are, and no file is needed any more. Whatever it says of sharing,
+    /// nobody else sees its bytes, and writes never reach a file.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! What management programs ask when they connect: who runs here, and on what.
 //!
-//! A VM of this program has no name, no UUID and no vCPUs: its guest is a driver inside the process. The answers say so in the form
-//! in which QEMU says it. Deliberately absent: queries whose answer would be made up.
+//! A VM of this program has no name, no UUID and no vCPUs: its guest is a driver inside the process. The answers say so in the
+//! form in which QEMU says it. Deliberately absent: queries whose answer would be made up.
 
 use serde_json::{Value, json};
 
