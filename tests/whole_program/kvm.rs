@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actors::{Accel, Fatal, GuestProgram, MachineHandle};
 use driver::{Bus, Host, Policy};
 use journal::Durability;
+use serde_json::json;
 use vm::{AccessWidth, Counted, Job, JobAnswer, RunningJob, SweepAccess, Watched};
 use wire::{Dpa, Hpa, Opcode};
 
@@ -98,6 +99,35 @@ fn counted(job: &RunningJob) -> Counted {
         Ok(JobAnswer::Counted(counted)) => counted,
         other => panic!("{other:?}"),
     }
+}
+
+/// `query-cpus-fast` once said of every guest that it has no vCPUs: nobody could give their threads cores of their own.
+#[test]
+fn management_finds_the_threads_of_the_vcpus() {
+    if !is_there() {
+        return;
+    }
+    let guest = OnKvm::start(2, Wanted::default());
+    let ask = |command, arguments| guest.vm.qmp(command, arguments).expect("an answer");
+    assert_eq!(ask("query-kvm", json!({})), json!({"enabled": true, "present": true}));
+    let vcpus = ask("query-cpus-fast", json!({}));
+    let vcpus = vcpus.as_array().expect("a list");
+    assert_eq!(vcpus.len(), 2);
+    for (number, vcpu) in vcpus.iter().enumerate() {
+        assert_eq!((&vcpu["cpu-index"], &vcpu["target"]), (&json!(number), &json!("x86_64")));
+        let name = std::fs::read_to_string(format!("/proc/self/task/{}/comm", vcpu["thread-id"])).expect("a thread");
+        assert_eq!(name.trim(), format!("vcpu{number}"));
+        let asked = json!({"path": vcpu["qom-path"], "property": "type"});
+        assert_eq!(ask("qom-get", asked), "host-x86_64-cpu");
+    }
+    let listed = ask("qom-list", json!({"path": "/machine/unattached"}));
+    assert_eq!(listed[2], json!({"name": "device[1]", "type": "child<host-x86_64-cpu>"}));
+    guest.end();
+
+    let soft = InProcess::start(Wanted::default());
+    assert_eq!(soft.qmp("query-kvm", json!({})).expect("an answer")["enabled"], false);
+    assert_eq!(soft.qmp("query-cpus-fast", json!({})).expect("an answer"), json!([]));
+    soft.end();
 }
 
 #[test]

@@ -178,6 +178,6 @@ fn info_memdev_status_and_version() {
     let nobody = client.execute("human-monitor-command", json!({"command-line": "info cxl", "cpu-index": 1}));
     assert_eq!(
         nobody.expect_err("refused"),
-        "Parameter 'cpu-index' expects a CPU number: there are no vCPUs, give 0 or nothing"
+        "Parameter 'cpu-index' expects a CPU number: give one below 1, or nothing"
     );
 }

@@ -23,7 +23,7 @@ fn the_greeting_and_the_commands_are_these() {
     let names: Vec<_> =
         commands.as_array().expect("a list").iter().filter_map(|command| command["name"].as_str()).collect();
     expect![[r#"
-        qmp_capabilities query-version query-commands query-qmp-schema query-status query-name query-uuid query-target query-cpus-fast stop cont system_reset quit human-monitor-command object-add object-del qom-list qom-get qom-list-get qom-set query-memdev device_add device_del cxl-add-dynamic-capacity cxl-release-dynamic-capacity cxl-release-dynamic-capacity-status query-cxl-dynamic-capacity x-inspect x-journal-tail x-hand-over snapshot-save snapshot-load snapshot-delete query-snapshots x-pulse query-jobs job-cancel job-dismiss
+        qmp_capabilities query-version query-commands query-qmp-schema query-status query-name query-uuid query-target query-kvm query-cpus-fast stop cont system_reset quit human-monitor-command object-add object-del qom-list qom-get qom-list-get qom-set query-memdev device_add device_del cxl-add-dynamic-capacity cxl-release-dynamic-capacity cxl-release-dynamic-capacity-status query-cxl-dynamic-capacity x-inspect x-journal-tail x-hand-over snapshot-save snapshot-load snapshot-delete query-snapshots x-pulse query-jobs job-cancel job-dismiss
     "#]]
     .assert_eq(&format!("{}\n", names.join(" ")));
 }

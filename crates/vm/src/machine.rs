@@ -321,6 +321,11 @@ impl Machine {
         self.vcpus.len() as u32
     }
 
+    /// The host's ids of the processors' threads, for who gives them cores of their own.
+    pub fn thread_ids(&self) -> Vec<u32> {
+        self.vcpus.iter().map(Vcpu::thread_id).collect()
+    }
+
     /// Ticks of the guest's time stamp counter in a millisecond.
     pub fn tsc_khz(&self) -> u64 {
         self.tsc_khz

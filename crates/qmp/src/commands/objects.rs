@@ -233,6 +233,9 @@ pub(super) async fn object_del(vm: &Vm, arguments: &Arguments) -> Result<Value, 
     Ok(nothing())
 }
 
+/// The guest has the processor of the host, as far as KVM gives it.
+const VCPU_TYPE: &str = "host-x86_64-cpu";
+
 /// A property: name, type and, where it has one, value.
 struct Property {
     name: String,
@@ -252,6 +255,7 @@ async fn properties(vm: &Vm, path: &str) -> Result<Vec<Property>, QmpError> {
                 let kind = match node {
                     Node::Container(_) => "child<container>".to_owned(),
                     Node::Device(..) => "child<cxl-type3>".to_owned(),
+                    Node::Vcpu => format!("child<{VCPU_TYPE}>"),
                     Node::Backend(id) => format!("child<{}>", backend_type(vm, id).await?),
                 };
                 listed.push(Property { name, kind, value: None });
@@ -261,6 +265,7 @@ async fn properties(vm: &Vm, path: &str) -> Result<Vec<Property>, QmpError> {
         Node::Device(index, _) => {
             Ok(vm.device_config(index).map_or_else(Vec::new, |config| device_properties(&config)))
         }
+        Node::Vcpu => Ok(vec![property("type", "string", VCPU_TYPE), property("realized", "bool", true)]),
         Node::Backend(id) => {
             let listed = vm.backends(move |state| state.get(&id).map(backend_properties)).await?;
             listed.ok_or_else(|| QmpError::generic(format!("Device '{path}' not found")))

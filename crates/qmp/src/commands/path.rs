@@ -3,8 +3,10 @@
 //! ```text
 //!  /
 //!  ├── machine
-//!  │   └── peripheral
-//!  │       └── cxl-vmem0      a Type 3 device
+//!  │   ├── peripheral
+//!  │   │   └── cxl-vmem0      a Type 3 device
+//!  │   └── unattached         of a guest on KVM
+//!  │       └── device[0]      a vCPU
 //!  └── objects
 //!      └── tm0                a backend
 //! ```
@@ -20,6 +22,9 @@ use device::config::{DeviceConfig, DeviceIndex};
 use super::arguments::{Arguments, text};
 use crate::error::{ErrorClass, QmpError};
 
+/// Where the tree keeps what nobody has plugged.
+const UNATTACHED: &str = "/machine/unattached";
+
 /// A place in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
@@ -29,11 +34,18 @@ pub(super) enum Node {
     Device(DeviceIndex, String),
     /// A backend.
     Backend(String),
+    /// A vCPU.
+    Vcpu,
 }
 
 /// The full path of a device.
 pub(super) fn device_path(id: &str) -> String {
     format!("/machine/peripheral/{id}")
+}
+
+/// The full path of a vCPU.
+pub(super) fn vcpu_path(number: usize) -> String {
+    format!("{UNATTACHED}/device[{number}]")
 }
 
 /// All places with their full paths.
@@ -42,6 +54,10 @@ async fn tree(vm: &Vm) -> Result<Vec<(String, Node)>, QmpError> {
     let mut places = ["/", "/machine", "/machine/peripheral", "/objects"].map(container).to_vec();
     for (index, device) in vm.devices() {
         places.push((device_path(&device.id), Node::Device(index, device.id.clone())));
+    }
+    if let Some(machine) = vm.machine() {
+        places.push(container(UNATTACHED));
+        places.extend((0..machine.vcpus() as usize).map(|number| (vcpu_path(number), Node::Vcpu)));
     }
     let backends: Vec<_> = vm.backends(|state| state.iter().map(|(id, _)| id.to_owned()).collect()).await?;
     places.extend(backends.into_iter().map(|id| (format!("/objects/{id}"), Node::Backend(id))));

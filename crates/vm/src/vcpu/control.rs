@@ -60,12 +60,24 @@ impl State {
 pub(super) struct Control {
     state: Mutex<State>,
     changed: Condvar,
+    /// The host's id of the thread, from its first moment on.
+    thread_id: OnceLock<u32>,
 }
 
 impl Control {
     pub(super) fn new() -> Self {
         let state = State { wish: Wish::Pause, life: Life::Paused, is_pending: false, looks_asked: 0, looks_done: 0 };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), thread_id: OnceLock::new() }
+    }
+
+    /// The thread begins: this is the one that calls.
+    pub(super) fn begin(&self) {
+        self.thread_id.get_or_init(|| rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs());
+    }
+
+    /// The host's id of the thread, which has been started.
+    pub(super) fn thread_id(&self) -> u32 {
+        *self.thread_id.wait()
     }
 
     /// A stop is for good.

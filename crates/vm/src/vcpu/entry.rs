@@ -91,6 +91,7 @@ impl Entry {
 
     /// The thread.
     pub(super) fn run(self, immediate_exit: &ImmediateExit) {
+        self.control.begin();
         // Whoever started the thread may have blocked it.
         control::accept_signal();
         let ended = catch_unwind(AssertUnwindSafe(|| self.enter_until_the_end(immediate_exit)));

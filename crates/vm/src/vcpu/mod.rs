@@ -94,6 +94,10 @@ impl Vcpu {
         self.control.life()
     }
 
+    pub(crate) fn thread_id(&self) -> u32 {
+        self.control.thread_id()
+    }
+
     pub(crate) fn counts(&self) -> ExitCounts {
         self.counters.read()
     }

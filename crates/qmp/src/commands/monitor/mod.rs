@@ -16,7 +16,7 @@ mod snapshots;
 use actors::{RunState, Vm};
 use serde_json::Value;
 
-use super::arguments::{Arguments, number, required_text};
+use super::arguments::{Arguments, required_text};
 use super::machine;
 use super::snapshots::Snapshots;
 use crate::error::QmpError;
@@ -28,7 +28,7 @@ pub(super) const HUMAN_MONITOR_COMMAND: CommandSchema = CommandSchema {
           text is for people: programs query.",
     arguments: &[
         required("command-line", Kind::Str, "The line, such as `info cxl`."),
-        optional("cpu-index", Kind::Int, "The vCPU that the line is about. There are none: 0 is ignored. Default: 0."),
+        optional("cpu-index", Kind::Int, "The vCPU that the line is about; no line is about one. Default: 0."),
     ],
     returns: Kind::Str,
     features: &[],
@@ -71,10 +71,12 @@ static DEEDS: &[Deed] = &[
 ];
 
 pub(super) async fn execute(vm: &Vm, snapshots: &Snapshots, arguments: &Arguments) -> Result<Value, QmpError> {
-    if number(arguments, "cpu-index") != 0 || arguments.get("cpu-index").is_some_and(|index| !index.is_u64()) {
-        return Err(QmpError::generic(
-            "Parameter 'cpu-index' expects a CPU number: there are no vCPUs, give 0 or nothing",
-        ));
+    // As in QEMU, of which clients name the first one even where there is none.
+    let vcpus = vm.machine().map_or(1, |machine| machine.vcpus());
+    let is_one = |index: &Value| index.as_u64().is_some_and(|index| index < vcpus.into());
+    if arguments.get("cpu-index").is_some_and(|index| !is_one(index)) {
+        let expected = format!("Parameter 'cpu-index' expects a CPU number: give one below {vcpus}, or nothing");
+        return Err(QmpError::generic(expected));
     }
     let text = answer(vm, snapshots, required_text(arguments, "command-line")?).await?;
     Ok(text.replace('\n', "\r\n").into())
