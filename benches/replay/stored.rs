@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use journal::portable::{About, read_file, write_file};
-use journal::record::Record;
+use journal::record::{Facts, Record};
 use journal::{Archive, Durability, Journal, Options};
 use replay::Archived;
 
@@ -47,14 +47,20 @@ pub(crate) fn measure(field: &Field) -> Vec<Row> {
             black_box(Record::from_stored(stored).expect("a record"));
         }
     });
+    let facts = ms(|| {
+        for stored in &recovered.records {
+            black_box(Facts::from_body(stored.version, &stored.body).expect("a record"));
+        }
+    });
     vec![
         Row::new("1 append, written by the process", appended, "ms").floor(checks, floor()),
         Row::new("1 read the directory", read, "ms").floor(checks, floor()),
         Row::new("1 read the file", read_of_file, "ms").floor(checks, floor()),
         Row::new("1 decode", decoded, "ms").floor(copied, "a copy of the bodies"),
-        Row::new("1 fold from the file: one core folds, another unpacks and decodes", folded, "ms")
+        Row::new("1 decode the facts alone", facts, "ms").floor(copied, "a copy of the bodies"),
+        Row::new("1 fold from the file: one core decodes and folds, another unpacks", folded, "ms")
             .target(FOLD_MS)
-            .floor(decoded, "decoding"),
+            .floor(facts, "decoding the facts"),
     ]
 }
 

@@ -110,6 +110,33 @@ pub struct Record {
     pub reply: RecordedReply,
 }
 
+/// What of a record the state is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Where and when.
+    pub stamp: Stamp,
+    /// Whose.
+    pub device: DeviceIndex,
+    /// What happened.
+    pub facts: Vec<Fact>,
+}
+
+impl From<Record> for Facts {
+    fn from(Record { stamp, device, facts, .. }: Record) -> Self {
+        Self { stamp, device, facts }
+    }
+}
+
+impl Facts {
+    /// The facts of the record in a body of a version. The rest is looked at and not made, which takes half the time.
+    ///
+    /// # Errors
+    /// Where there is no record, as [`Record::from_body`] says it.
+    pub fn from_body(version: u16, body: &[u8]) -> Result<Self, CodecError> {
+        form::decode_facts(version, body)
+    }
+}
+
 impl RecordedReply {
     /// The form in which a reply is kept.
     pub fn of(reply: &Reply) -> Self {

@@ -52,9 +52,41 @@ impl fmt::Display for DpaRange {
     }
 }
 
+/// So few ranges are compared one by one.
+const RANGES_FEW: usize = 8;
+
+/// Whether no two ranges overlap. Of few it takes no memory: the fold asks it of almost every record.
+pub(crate) fn are_apart(ranges: impl Iterator<Item = DpaRange> + Clone) -> bool {
+    if ranges.clone().nth(RANGES_FEW).is_some() {
+        return first_overlap(&ranges.collect::<Vec<_>>()).is_none();
+    }
+    let mut rest = ranges;
+    while let Some(range) = rest.next() {
+        if rest.clone().any(|other| other.overlaps(range)) {
+            return false;
+        }
+    }
+    true
+}
+
 /// The first two ranges that overlap, if any do. Costs a sort.
 pub fn first_overlap(ranges: &[DpaRange]) -> Option<(DpaRange, DpaRange)> {
     let mut sorted = ranges.to_vec();
     sorted.sort_unstable();
     sorted.windows(2).find(|pair| pair[0].overlaps(pair[1])).map(|pair| (pair[0], pair[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranges_are_apart_where_no_two_overlap(ranges in prop::collection::vec((0u64..64, 0u64..6), 0..12)) {
+            let ranges: Vec<_> = ranges.iter().map(|(start, len)| DpaRange { start: Dpa(*start), len_bytes: *len }).collect();
+            prop_assert_eq!(are_apart(ranges.iter().copied()), first_overlap(&ranges).is_none());
+        }
+    }
 }

@@ -463,10 +463,14 @@ impl State {
         }
     }
 
+    fn first_overlapping(&self, range: DpaRange) -> Option<Dpa> {
+        self.overlapping(range).next().map(|piece| piece.range.start)
+    }
+
     fn unmap(&mut self, range: DpaRange) {
-        let hit: Vec<Piece> = self.overlapping(range).cloned().collect();
-        for piece in hit {
-            self.pieces.remove(&piece.range.start);
+        // What is left of a piece overlaps the range no more.
+        while let Some(start) = self.first_overlapping(range) {
+            let Some(piece) = self.pieces.remove(&start) else { return };
             for rest in [
                 DpaRange::between(piece.range.start.0, range.start.0),
                 DpaRange::between(range.end(), piece.range.end()),

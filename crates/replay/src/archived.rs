@@ -6,7 +6,7 @@
 //!  ◀── stretch ◀── stretch ◀── why                      from the end, until the record is found
 //! ```
 //!
-//! Where many records are folded one thread reads ahead: it unpacks and decodes the next ones while another folds these.
+//! Where records are folded only their facts are read. Where many are, a thread of the archive's unpacks the next ones.
 //! Deliberately absent: questions that look at every record; those read the journal whole (`History`).
 
 use std::ops::ControlFlow;
@@ -16,17 +16,13 @@ use device::Seq;
 use device::inspect::Path;
 use journal::codec::CodecError;
 use journal::form::Keyframe;
-use journal::record::{Genesis, Record};
+use journal::record::{Facts, Genesis, Record};
 use journal::{Archive, OpenError, Stored, StoredKeyframe};
 use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
 use crate::history::{History, HistoryError};
 use crate::watched::Written;
-
-/// Records that are handed from the thread that reads to the one that folds at a time, and how often it is ahead.
-const BATCH_RECORDS: usize = 256;
-const AHEAD_BATCHES: usize = 16;
 
 /// What stands in a journal cannot be read.
 #[derive(Debug, Error)]
@@ -134,7 +130,7 @@ impl Archived {
         self.check_position(seq)?;
         let mut fold = self.start_before(seq)?;
         // Of a file without keyframes that is all of it.
-        self.read_ahead(fold.last(), seq, |records| Ok(records.iter().try_for_each(|record| fold.apply(record))?))?;
+        self.each(fold.last(), seq, Facts::from_body, |facts| Ok(fold.apply_facts(&facts)?))?;
         Ok(fold)
     }
 
@@ -148,14 +144,12 @@ impl Archived {
         keyframes.retain(|seq| *seq > fold.last());
         let mut due = keyframes.iter().copied().peekable();
         let last = keyframes.last().copied().unwrap_or(fold.last());
-        self.read_ahead(fold.last(), last, |records| {
-            for record in records {
-                fold.apply(record)?;
-                while let Some(seq) = due.next_if_eq(&fold.last()) {
-                    let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
-                    if keyframe.as_ref() != Some(&fold) {
-                        return Err(UnreadableError::Untrue { seq });
-                    }
+        self.each(fold.last(), last, Facts::from_body, |facts| {
+            fold.apply_facts(&facts)?;
+            while let Some(seq) = due.next_if_eq(&fold.last()) {
+                let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
+                if keyframe.as_ref() != Some(&fold) {
+                    return Err(UnreadableError::Untrue { seq });
                 }
             }
             Ok(())
@@ -163,61 +157,20 @@ impl Archived {
         Ok(keyframes.len() as u64)
     }
 
-    /// Hands over the records behind one up to another, some at a time, while a thread of its own reads the next ones.
-    fn read_ahead(
+    /// Hands over what is read of the records behind one up to another, until it is refused.
+    fn each<T>(
         &self,
         before: Seq,
         last: Seq,
-        mut take: impl FnMut(&[Record]) -> Result<(), UnreadableError>,
+        read: impl Fn(u16, &[u8]) -> Result<T, CodecError>,
+        mut take: impl FnMut(T) -> Result<(), UnreadableError>,
     ) -> Result<(), UnreadableError> {
-        let (sender, receiver) = mpsc::sync_channel(AHEAD_BATCHES);
-        // What the one allocates the other would free, and both wait for the allocator: it goes back.
-        let (back, returned) = mpsc::channel();
-        std::thread::scope(|scope| {
-            let reading = scope.spawn(move || self.read_batches(Seq(before.0 + 1), last, &sender, &returned));
-            // Who stops here hears no more: the channel is closed with the loop.
-            let taken = receiver.into_iter().try_for_each(|records| {
-                take(&records)?;
-                back.send(records).ok();
-                Ok(())
-            });
-            let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            // What was read is in front of what could not be.
-            taken.and(read)
-        })
-    }
-
-    /// Sends the records from `first` to `last`, until nobody takes them.
-    fn read_batches(
-        &self,
-        first: Seq,
-        last: Seq,
-        sender: &mpsc::SyncSender<Vec<Record>>,
-        returned: &mpsc::Receiver<Vec<Record>>,
-    ) -> Result<(), UnreadableError> {
-        let next = || {
-            let mut batch = returned.try_recv().unwrap_or_else(|_| Vec::with_capacity(BATCH_RECORDS));
-            batch.clear();
-            batch
-        };
-        let (mut batch, mut unreadable) = (next(), None);
-        self.archive.visit(first, last, &mut |seq, version, body| {
-            match Record::from_body(version, body) {
-                Ok(record) => batch.push(record),
-                Err(error) => {
-                    unreadable = Some(UnreadableError::Body { seq, error });
-                    return ControlFlow::Break(());
-                }
-            }
-            if batch.len() < BATCH_RECORDS {
-                return ControlFlow::Continue(());
-            }
-            let full = std::mem::replace(&mut batch, next());
-            sender.send(full).map_or(ControlFlow::Break(()), |()| ControlFlow::Continue(()))
+        let mut taken = Ok(());
+        self.archive.visit(Seq(before.0 + 1), last, &mut |seq, version, body| {
+            taken = read(version, body).map_err(|error| UnreadableError::Body { seq, error }).and_then(&mut take);
+            if taken.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
-        // Those before it are folded first: what does not fit is told before what cannot be read behind it.
-        sender.send(batch).ok();
-        unreadable.map_or(Ok(()), Err)
+        taken
     }
 
     /// The record up to `at` that last changed what stands at a path, which may be gone by then; and the stretch of records in
@@ -289,8 +242,11 @@ impl Archived {
         self.check_position(from)?;
         self.check_position(to)?;
         let start = self.start_before(from)?;
-        let records = self.archive.records(Seq(start.last().0 + 1), to)?;
-        let records = records.iter().map(record_of).collect::<Result<_, _>>()?;
+        let mut records = Vec::new();
+        self.each(start.last(), to, Record::from_body, |record| {
+            records.push(record);
+            Ok(())
+        })?;
         Ok(History::behind(self.genesis.clone(), start, records))
     }
 

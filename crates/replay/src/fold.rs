@@ -1,10 +1,11 @@
 //! The fold: from facts to state. It never asks what today's build would decide.
 
-use device::config::ConfigError;
+use device::config::{ConfigError, DeviceIndex};
+use device::operation::Fact;
 use device::vm::Vm;
-use device::{Seq, VmTime};
+use device::{Seq, Stamp, VmTime};
 use journal::form::Keyframe;
-use journal::record::{Genesis, Record};
+use journal::record::{Facts, Genesis, Record};
 use thiserror::Error;
 
 /// A record that cannot follow the ones before it.
@@ -96,19 +97,30 @@ impl Fold {
     /// # Errors
     /// If the record or one of its facts cannot stand here. The state is then that before the unfit fact.
     pub fn apply(&mut self, record: &Record) -> Result<(), FoldError> {
-        let seq = record.stamp.seq;
+        self.make_true(record.stamp, record.device, &record.facts)
+    }
+
+    /// As [`Fold::apply`], of a record of which only the facts were read.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn apply_facts(&mut self, Facts { stamp, device, facts }: &Facts) -> Result<(), FoldError> {
+        self.make_true(*stamp, *device, facts)
+    }
+
+    fn make_true(&mut self, stamp: Stamp, device: DeviceIndex, facts: &[Fact]) -> Result<(), FoldError> {
+        let Stamp { seq, time } = stamp;
         if seq.0 != self.last.0 + 1 {
             return Err(FoldError::OutOfSequence { last: self.last, found: seq });
         }
-        if record.stamp.time < self.time {
-            return Err(FoldError::TimeWentBack { seq, time_ns: record.stamp.time.0, last_ns: self.time.0 });
+        if time < self.time {
+            return Err(FoldError::TimeWentBack { seq, time_ns: time.0, last_ns: self.time.0 });
         }
-        for (index, fact) in record.facts.iter().enumerate() {
-            self.vm.admit(record.device, fact).map_err(|reason| FoldError::Unfit { seq, index, reason })?;
-            self.vm.evolve(record.device, record.stamp, fact);
+        for (index, fact) in facts.iter().enumerate() {
+            self.vm.admit(device, fact).map_err(|reason| FoldError::Unfit { seq, index, reason })?;
+            self.vm.evolve(device, stamp, fact);
         }
-        self.last = seq;
-        self.time = record.stamp.time;
+        (self.last, self.time) = (seq, time);
         Ok(())
     }
 }

@@ -17,12 +17,20 @@ pub(crate) mod v1;
 pub use keyframe::{Base, KEYFRAME_VERSION, Keyframe};
 
 use crate::codec::CodecError;
-use crate::record::{Genesis, RECORD_VERSION, Record};
+use crate::record::{Facts, Genesis, RECORD_VERSION, Record};
 
 /// The record in a body of a form.
 pub(crate) fn decode_record(version: u16, body: &[u8]) -> Result<Record, CodecError> {
     match version {
         1 => v1::decode_record(body),
+        found => Err(CodecError::Form { found, known: RECORD_VERSION }),
+    }
+}
+
+/// What of the record in a body of a form the state is made of.
+pub(crate) fn decode_facts(version: u16, body: &[u8]) -> Result<Facts, CodecError> {
+    match version {
+        1 => v1::decode_facts(body),
         found => Err(CodecError::Form { found, known: RECORD_VERSION }),
     }
 }

@@ -4,24 +4,26 @@
 //! header ─ its length ─▶ header ─▶ header ─▶ end        48 bytes of each are read
 //! ```
 //!
-//! A segment is checked by itself when it is read. Deliberately absent: the links between segments, which reading the whole
-//! file checks.
+//! A segment is checked by itself when it is read, and its link when all are checked. Where many are read, one thread unpacks
+//! the next ones while another looks at these. Deliberately absent: the chain of the frames, which reading the whole file
+//! checks.
 
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use device::Seq;
 
 use crate::archive::Visit;
 use crate::directory::failed;
-use crate::frame;
+use crate::frame::{self, Chain};
 use crate::keyframe::StoredKeyframe;
 use crate::part::Group;
 use crate::recover::{DamageCause, Stored};
 
-use super::segment::{self, HEADER_LEN_BYTES, Header, Kind, Segment, SegmentError};
+use super::segment::{self, HEADER_LEN_BYTES, Header, Kind, Segment, SegmentError, Unpacker};
 use super::{About, Attached};
 
 /// A file of segments, open to be read here and there.
@@ -42,6 +44,18 @@ struct Entry {
     first: Seq,
     /// Of records: how many.
     count: u32,
+}
+
+/// So few segments are unpacked by who asks; of more the next ones by another thread, which is ahead by at most so many.
+const SEGMENTS_FEW: usize = 2;
+const AHEAD_SEGMENTS: usize = 4;
+
+/// What it takes to unpack. Taken anew for every segment it costs as much as all else.
+#[derive(Default)]
+struct Room {
+    unpacker: Unpacker,
+    segment: Vec<u8>,
+    frames: Vec<u8>,
 }
 
 impl Index {
@@ -84,9 +98,29 @@ impl Index {
         entry: &Entry,
         read: impl FnOnce(&Segment<'_>) -> Result<T, SegmentError>,
     ) -> Result<T, DamageCause> {
-        let mut bytes = vec![0; entry.len_bytes];
-        self.read_at(&mut bytes, entry.offset)?;
-        Ok(read(&segment::decode(&bytes, 0)?)?)
+        self.segment_in(&mut Vec::new(), entry, read)
+    }
+
+    /// As [`Index::segment`], with room for the bytes of the segment.
+    fn segment_in<T>(
+        &self,
+        bytes: &mut Vec<u8>,
+        entry: &Entry,
+        read: impl FnOnce(&Segment<'_>) -> Result<T, SegmentError>,
+    ) -> Result<T, DamageCause> {
+        bytes.resize(entry.len_bytes, 0);
+        self.read_at(bytes, entry.offset)?;
+        Ok(read(&segment::decode(bytes, 0)?)?)
+    }
+
+    /// That every segment is whole and continues the one before it.
+    pub(crate) fn check_links(&self) -> Result<(), DamageCause> {
+        let (mut bytes, mut link) = (Vec::new(), Chain::default());
+        for entry in &self.entries {
+            let follows = |segment: &Segment<'_>| segment.check_link(entry.offset, link).map(|()| segment.link);
+            link = self.segment_in(&mut bytes, entry, follows)?;
+        }
+        Ok(())
     }
 
     /// What the file says of itself.
@@ -156,17 +190,65 @@ impl Index {
             let end = entry.first.0.saturating_add(entry.count.into());
             entry.kind == Kind::Records && entry.first <= last && end > first.0
         };
-        for entry in self.entries.iter().filter(overlapping) {
-            let frames = self.segment(entry, |segment| segment.unpacked(0))?;
+        let entries: Vec<_> = self.entries.iter().filter(overlapping).collect();
+        let mut show = |frames: &[u8]| {
             let mut offset = 0;
             while offset < frames.len() {
-                let frame = frame::decode_alone(&frames, offset, first)?;
+                let frame = frame::decode_alone(frames, offset, first)?;
                 offset += frame.len_bytes();
                 if (first..=last).contains(&frame.seq) && visit(frame.seq, frame.version, frame.body).is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
+            Ok(ControlFlow::Continue(()))
+        };
+        if entries.len() > SEGMENTS_FEW {
+            return self.unpack_ahead(&entries, show);
+        }
+        let mut room = Room::default();
+        for entry in entries {
+            self.unpack_in(&mut room, entry)?;
+            if show(&room.frames)?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Shows the frames of segments while a thread of its own reads and unpacks the next ones.
+    fn unpack_ahead(
+        &self,
+        entries: &[&Entry],
+        mut show: impl FnMut(&[u8]) -> Result<ControlFlow<()>, DamageCause>,
+    ) -> Result<ControlFlow<()>, DamageCause> {
+        let (sender, receiver) = mpsc::sync_channel(AHEAD_SEGMENTS);
+        let (back, returned) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut room = Room::default();
+                for entry in entries {
+                    room.frames = returned.try_recv().unwrap_or_default();
+                    let unpacked = self.unpack_in(&mut room, entry).map(|()| std::mem::take(&mut room.frames));
+                    let is_damaged = unpacked.is_err();
+                    if sender.send(unpacked).is_err() || is_damaged {
+                        break;
+                    }
+                }
+            });
+            for unpacked in receiver {
+                let frames = unpacked?;
+                if show(&frames)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+                back.send(frames).ok();
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Unpacks a segment of records.
+    fn unpack_in(&self, room: &mut Room, entry: &Entry) -> Result<(), DamageCause> {
+        let Room { unpacker, segment, frames } = room;
+        self.segment_in(segment, entry, |segment| unpacker.unpack(segment, 0, frames))
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     About, Attached, Index,
-    segment::{self, Kind, SegmentError},
+    segment::{self, Kind, SegmentError, Unpacker},
 };
 
 /// Reads the journal in a file. Damage is an error.
@@ -71,26 +71,14 @@ pub fn read_attached(path: &Path) -> Result<Vec<Attached>, OpenError> {
 /// # Errors
 /// As reading it would say.
 pub(crate) fn check_file(path: &Path) -> Result<(), OpenError> {
-    let is_whole = std::fs::read(path).is_ok_and(|bytes| segments_follow(&bytes).is_ok());
+    let is_whole = Index::open(path).is_ok_and(|index| index.check_links().is_ok());
     if is_whole { Ok(()) } else { read_file(path).map(drop) }
-}
-
-fn segments_follow(bytes: &[u8]) -> Result<(), SegmentError> {
-    let (mut offset, mut link) = (0, Chain::default());
-    loop {
-        let segment = segment::decode(bytes, offset)?;
-        segment.check_link(offset, link)?;
-        link = segment.link;
-        offset += segment.len_bytes();
-        if segment.kind == Kind::End {
-            return Ok(());
-        }
-    }
 }
 
 /// Reads a whole file behind what was read before it.
 pub(crate) fn read_segments(bytes: &[u8], reading: &mut Reading, about: &mut About) -> Result<(), DamageCause> {
-    FileReading { reading, about, link: Chain::default(), segments: 0, attached: 0 }.scan(bytes)
+    let (unpacker, group) = (Unpacker::default(), Group { first: Seq(0), bytes: Vec::new() });
+    FileReading { reading, about, link: Chain::default(), segments: 0, attached: 0, unpacker, group }.scan(bytes)
 }
 
 struct FileReading<'a> {
@@ -100,6 +88,9 @@ struct FileReading<'a> {
     segments: u32,
     /// Of them, those that have what is attached.
     attached: u32,
+    unpacker: Unpacker,
+    /// The frames of the segment that is taken in.
+    group: Group,
 }
 
 impl FileReading<'_> {
@@ -147,9 +138,10 @@ impl FileReading<'_> {
     }
 
     fn take_in_records(&mut self, segment: &segment::Segment<'_>, offset: usize) -> Result<(), DamageCause> {
-        let bytes = segment.unpacked(offset)?;
+        self.unpacker.unpack(segment, offset, &mut self.group.bytes)?;
+        self.group.first = Seq(segment.first);
         let before = self.reading.frames();
-        self.reading.take_in(&Group { first: Seq(segment.first), bytes })?;
+        self.reading.take_in(&self.group)?;
         let count = self.reading.frames() - before;
         Ok(segment.check_field(offset, "count", segment.count.into(), count)?)
     }

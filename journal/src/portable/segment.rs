@@ -376,9 +376,8 @@ impl Segment<'_> {
 
     /// The payload of a segment of records or of a keyframe.
     pub(super) fn unpacked(&self, offset: usize) -> Result<Vec<u8>, SegmentError> {
-        let unpacked = unpack(self.payload, self.unpacked_bytes)
-            .map_err(|error| SegmentError::Unpack { offset, message: error.to_string() })?;
-        self.check_field(offset, "unpacked length", self.unpacked_bytes as u64, unpacked.len() as u64)?;
+        let mut unpacked = Vec::new();
+        Unpacker::default().unpack(self, offset, &mut unpacked)?;
         Ok(unpacked)
     }
 
@@ -452,12 +451,47 @@ pub(crate) fn unpack_remains(bytes: &[u8], offset: usize) -> Option<Vec<u8>> {
     Some(unpacked)
 }
 
+/// Unpacks segments, one after the other, and keeps what it takes to do that: to make it anew takes as long as unpacking.
+#[derive(Default)]
+pub(super) struct Unpacker(Option<zstd::bulk::Decompressor<'static>>);
+
+impl Unpacker {
+    /// Makes of `unpacked` the payload of a segment of records or of a keyframe.
+    pub(super) fn unpack(
+        &mut self,
+        segment: &Segment<'_>,
+        offset: usize,
+        unpacked: &mut Vec<u8>,
+    ) -> Result<(), SegmentError> {
+        let announced = segment.unpacked_bytes;
+        // What is long, is not as long as announced, or does not unpack at once, is a case for `unpack`, which says why.
+        if !self.unpack_at_once(segment.payload, announced, unpacked) {
+            unpack(segment.payload, announced, unpacked)
+                .map_err(|error| SegmentError::Unpack { offset, message: error.to_string() })?;
+        }
+        segment.check_field(offset, "unpacked length", announced as u64, unpacked.len() as u64)
+    }
+
+    /// Whether it is that, in full.
+    fn unpack_at_once(&mut self, payload: &[u8], unpacked_bytes: usize, unpacked: &mut Vec<u8>) -> bool {
+        if unpacked_bytes > UNPACKED_GOAL_BYTES * 2 {
+            return false;
+        }
+        unpacked.clear();
+        unpacked.reserve(unpacked_bytes);
+        let kept = self.0.take().map_or_else(zstd::bulk::Decompressor::new, Ok);
+        let decompressor = kept.ok().map(|kept| self.0.insert(kept));
+        let done = decompressor.map(|decompressor| decompressor.decompress_to_buffer(payload, unpacked));
+        matches!(done, Some(Ok(len_bytes)) if len_bytes == unpacked_bytes)
+    }
+}
+
 /// Unpacks, and takes memory only for what comes, or for what is mostly announced: at most one byte more than that.
-fn unpack(payload: &[u8], unpacked_bytes: usize) -> std::io::Result<Vec<u8>> {
+fn unpack(payload: &[u8], unpacked_bytes: usize, unpacked: &mut Vec<u8>) -> std::io::Result<()> {
     use std::io::Read;
     let mut decoder = zstd::stream::read::Decoder::with_buffer(payload)?;
     decoder.window_log_max(WINDOW_LOG_MAX)?;
-    let mut unpacked = Vec::with_capacity(unpacked_bytes.min(UNPACKED_GOAL_BYTES * 2) + 1);
-    decoder.take(unpacked_bytes as u64 + 1).read_to_end(&mut unpacked)?;
-    Ok(unpacked)
+    unpacked.clear();
+    unpacked.reserve(unpacked_bytes.min(UNPACKED_GOAL_BYTES * 2) + 1);
+    decoder.take(unpacked_bytes as u64 + 1).read_to_end(unpacked).map(drop)
 }

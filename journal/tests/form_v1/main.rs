@@ -4,6 +4,7 @@
 //! change of the form is a form of its own, with a file of its own.
 
 mod coverage;
+mod facts;
 mod records;
 mod refusals;
 mod states;

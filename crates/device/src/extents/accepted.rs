@@ -204,11 +204,16 @@ impl Accepted {
         self.by_dpa.insert(extent.range.start, extent);
     }
 
+    /// Where the first extent begins that shares an address with `range`.
+    fn first_overlapping(&self, range: DpaRange) -> Option<Dpa> {
+        self.overlapping(range).next().map(|extent| extent.range.start)
+    }
+
     /// Takes a range out; what is left of split extents stays in their place.
     pub(super) fn remove(&mut self, range: DpaRange) {
-        let hit: Vec<Dpa> = self.overlapping(range).map(|extent| extent.range.start).collect();
-        for start in hit {
-            let Some(extent) = self.by_dpa.remove(&start) else { continue };
+        // What is left of an extent overlaps the range no more.
+        while let Some(start) = self.first_overlapping(range) {
+            let Some(extent) = self.by_dpa.remove(&start) else { return };
             self.order.remove((extent.offer, extent.position, start));
             self.by_tag.remove(&(extent.tag, start));
             let gone_bytes = extent.range.intersection(range).map_or(0, |gone| gone.len_bytes);

@@ -3,7 +3,7 @@
 use wire::Tag;
 
 use crate::config::DeviceConfig;
-use crate::range::{DpaRange, first_overlap};
+use crate::range::{DpaRange, are_apart};
 use crate::stamp::{Seq, Stamp};
 
 use super::accepted::Extent;
@@ -23,7 +23,7 @@ impl State {
         let fits = match fact {
             Fact::Offered { ranges, .. } => {
                 !ranges.is_empty()
-                    && first_overlap(ranges).is_none()
+                    && are_apart(ranges.iter().copied())
                     && ranges.iter().all(|range| sound(range) && self.is_unused(*range))
             }
             Fact::Accepted { offer, pieces, .. } => self.offers.get(*offer).is_some_and(|offer| {
@@ -33,8 +33,7 @@ impl State {
                         && extent.is_some_and(|extent| extent.contains(piece.range))
                         && piece.offset_bytes.checked_add(piece.range.len_bytes).is_some()
                 };
-                let ranges: Vec<_> = pieces.iter().map(|piece| piece.range).collect();
-                pieces.iter().all(inside) && first_overlap(&ranges).is_none()
+                pieces.iter().all(inside) && are_apart(pieces.iter().map(|piece| piece.range))
             }),
             Fact::Rejected { offer, .. }
             | Fact::Died { offer, .. }
@@ -42,8 +41,7 @@ impl State {
             | Fact::Retired { offer } => self.offers.get(*offer).is_some(),
             Fact::ReleaseRequested { ranges } => ranges.iter().all(held),
             Fact::Released { ranges, .. } => {
-                let all: Vec<_> = ranges.iter().map(|range| range.range).collect();
-                ranges.iter().all(held) && first_overlap(&all).is_none()
+                ranges.iter().all(held) && are_apart(ranges.iter().map(|range| range.range))
             }
             Fact::Logged { events } => events.iter().all(|event| event.handle != 0) && events.len() <= self.log.room(),
             Fact::EventsCleared { count } => *count as usize <= self.log.len(),

@@ -69,8 +69,7 @@ fn device(port: u8, device: &Device) -> Node<'_> {
 pub fn writers(path: &Path) -> &'static [Actor] {
     const ALL: &[Actor] = &[Actor::Mailbox, Actor::Extents, Actor::Backends, Actor::Windows];
     // A plug and an unplug, facts of the registry, make and end all that a device has.
-    let segments: Vec<_> = path.segments().iter().map(String::as_str).collect();
-    match segments[..] {
+    match path.beginning().words() {
         ["backends" | "runs" | "plugs" | "config", ..] | ["devices", _, "port" | "config", ..] => &[Actor::Backends],
         ["devices", _, "mailbox", ..] => &[Actor::Backends, Actor::Mailbox],
         ["devices", _, "extents", ..] => &[Actor::Backends, Actor::Extents],
@@ -85,8 +84,7 @@ pub fn can_write(path: &Path, fact: &Fact) -> bool {
         return false;
     }
     let is_plug = matches!(fact, Fact::Backends(B::DeviceAdded { .. } | B::DeviceRemoved));
-    let segments: Vec<_> = path.segments().iter().map(String::as_str).collect();
-    match (&segments[..], fact) {
+    match (path.beginning().words(), fact) {
         (["runs", ..], fact) => matches!(fact, Fact::Backends(B::RunStarted { .. })),
         (["plugs" | "config", ..] | ["devices", _, "port" | "config", ..], _) => is_plug,
         (["backends", id, ..], Fact::Backends(fact)) => is_plug || names(fact, id),

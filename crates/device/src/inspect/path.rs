@@ -43,6 +43,21 @@ pub enum PathError {
     },
 }
 
+/// How many segments say which facts write a path.
+const BEGINNING_SEGMENTS: usize = 4;
+
+/// The first segments of a path, in no memory of their own: whoever asks who writes it asks it of every fact.
+pub(super) struct Beginning<'a> {
+    words: [&'a str; BEGINNING_SEGMENTS],
+    len: usize,
+}
+
+impl<'a> Beginning<'a> {
+    pub(super) fn words(&self) -> &[&'a str] {
+        &self.words[..self.len]
+    }
+}
+
 impl FromStr for Path {
     type Err = PathError;
 
@@ -82,6 +97,12 @@ impl fmt::Display for Path {
 }
 
 impl Path {
+    pub(super) fn beginning(&self) -> Beginning<'_> {
+        let mut words = [""; BEGINNING_SEGMENTS];
+        words.iter_mut().zip(&self.segments).for_each(|(word, segment)| *word = segment);
+        Beginning { words, len: self.segments.len().min(BEGINNING_SEGMENTS) }
+    }
+
     /// Its parts, without dots and brackets.
     pub fn segments(&self) -> &[String] {
         &self.segments

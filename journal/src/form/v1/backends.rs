@@ -2,8 +2,8 @@
 
 use device::backends;
 
-use crate::codec::CodecError;
-use crate::form::frozen::{Frozen, frozen};
+use crate::codec::Reader;
+use crate::form::frozen::{Frozen, Passed, frozen};
 
 use super::config::DeviceConfig;
 
@@ -112,7 +112,7 @@ frozen! {
 }
 
 /// A backend and what became of its bytes.
-#[derive(bincode::Encode, bincode::Decode)]
+#[derive(bincode::Encode)]
 pub(super) struct BackendSurvival {
     id: String,
     survival: Survival,
@@ -123,8 +123,14 @@ impl Frozen<(String, backends::Survival)> for BackendSurvival {
         Self { id: Frozen::of(id), survival: Frozen::of(survival) }
     }
 
-    fn thawed(self) -> Result<(String, backends::Survival), CodecError> {
-        let Self { id, survival } = self;
-        Ok((id.thawed()?, survival.thawed()?))
+    fn read(reader: &mut Reader<'_>) -> Option<(String, backends::Survival)> {
+        Some((String::read(reader)?, Survival::read(reader)?))
+    }
+}
+
+impl Passed for BackendSurvival {
+    fn pass(reader: &mut Reader<'_>) -> Option<()> {
+        String::pass(reader)?;
+        Survival::pass(reader)
     }
 }

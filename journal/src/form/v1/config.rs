@@ -2,7 +2,7 @@
 
 use device::config;
 
-use crate::form::frozen::frozen;
+use crate::form::frozen::{BlockBytes, frozen};
 
 frozen! {
     struct VmConfig of config::VmConfig {
@@ -39,6 +39,6 @@ frozen! {
     struct RegionConfig of config::RegionConfig {
         base: u64,
         len_bytes: u64,
-        block: u64,
+        block: BlockBytes,
     }
 }

@@ -1,12 +1,13 @@
 //! The state of a whole VM. A device's configuration stands once, with the device.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use device::backends::Plugged;
 use device::config::DeviceIndex;
 use device::vm::{self, Vm};
 
-use crate::codec::CodecError;
+use crate::codec::{CodecError, Reader};
 use crate::form;
 use crate::form::frozen::Frozen;
 
@@ -15,7 +16,7 @@ use super::config::{DeviceConfig, VmConfig};
 use super::{extents_state, mailbox, windows};
 
 /// The state after a record.
-#[derive(bincode::Encode, bincode::Decode)]
+#[derive(bincode::Encode)]
 pub(super) struct Keyframe {
     seq: u64,
     time: u64,
@@ -27,7 +28,7 @@ pub(super) struct Keyframe {
 }
 
 /// A device in its port, as the registry knows it, and the state of its actors.
-#[derive(bincode::Encode, bincode::Decode)]
+#[derive(bincode::Encode)]
 struct Device {
     config: DeviceConfig,
     source: Source,
@@ -54,24 +55,32 @@ impl Frozen<form::Keyframe> for Keyframe {
         }
     }
 
-    fn thawed(self) -> Result<form::Keyframe, CodecError> {
-        let Self { seq, time, config, backends, plugs, runs, devices } = self;
-        let config: device::config::VmConfig = config.thawed()?;
-        config.check().map_err(|error| CodecError::Unsound(error.to_string()))?;
+    fn read(reader: &mut Reader<'_>) -> Option<form::Keyframe> {
+        let (seq, time) = (<u64 as Frozen<_>>::read(reader)?, <u64 as Frozen<_>>::read(reader)?);
+        let config = VmConfig::read(reader)?;
+        sound(reader, config.check())?;
+        let backends = <Vec<(String, Backend)> as Frozen<_>>::read(reader)?;
+        let (plugs, runs) = (reader.u64()?, reader.u64()?);
         let (mut plugged, mut states) = (BTreeMap::new(), BTreeMap::new());
-        for (index, device) in devices {
-            let index: DeviceIndex = index.thawed()?;
+        for _ in 0..reader.count::<(u8, Device)>()? {
+            reader.item::<(u8, Device)>();
+            let index = <u8 as Frozen<DeviceIndex>>::read(reader)?;
             if states.last_key_value().is_some_and(|(last, _)| *last >= index) {
-                return Err(CodecError::Unsound(format!("device {} is out of order", index.0)));
+                return reader.refuse(CodecError::Unsound(format!("device {} is out of order", index.0)));
             }
-            let (registered, state) = device.thawed()?;
+            let (registered, state) = Device::read(reader)?;
             plugged.insert(index, registered);
             states.insert(index, state);
         }
-        let parts = device::backends::Parts { backends: backends.thawed()?, devices: plugged, plugs, runs };
-        let backends = device::backends::State::from_parts(&config, parts).map_err(CodecError::Unsound)?;
-        Ok(form::Keyframe { seq: seq.thawed()?, time: time.thawed()?, vm: Vm { config, backends, devices: states } })
+        let parts = device::backends::Parts { backends, devices: plugged, plugs, runs };
+        let backends = sound(reader, device::backends::State::from_parts(&config, parts))?;
+        Some(form::Keyframe { seq, time, vm: Vm { config, backends, devices: states } })
     }
+}
+
+/// What can be, of what a body says.
+fn sound<T>(reader: &mut Reader<'_>, made: Result<T, impl Display>) -> Option<T> {
+    made.map_or_else(|reason| reader.refuse(CodecError::Unsound(reason.to_string())), Some)
 }
 
 impl Device {
@@ -88,19 +97,18 @@ impl Device {
         }
     }
 
-    fn thawed(self) -> Result<(Plugged, vm::Device), CodecError> {
-        let Self { config, source, by, mailbox, extents, windows } = self;
-        let config: device::config::DeviceConfig = config.thawed()?;
-        config.check().map_err(|error| CodecError::Unsound(error.to_string()))?;
-        let mailbox = device::mailbox::State::from_parts(&config, mailbox.thawed()?);
-        let extents = device::extents::State::from_parts(&config, extents.thawed()?);
-        let windows = device::windows::State::from_parts(&config, windows.thawed()?);
-        let state = vm::Device {
-            config: config.clone(),
-            mailbox: mailbox.map_err(CodecError::Unsound)?,
-            extents: extents.map_err(CodecError::Unsound)?,
-            windows: windows.map_err(CodecError::Unsound)?,
-        };
-        Ok((Plugged { config, source: source.thawed()?, by: by.thawed()? }, state))
+    fn read(reader: &mut Reader<'_>) -> Option<(Plugged, vm::Device)> {
+        let config = DeviceConfig::read(reader)?;
+        sound(reader, config.check())?;
+        let source = Source::read(reader)?;
+        let by = <u64 as Frozen<_>>::read(reader)?;
+        let mailbox = mailbox::State::read(reader)?;
+        let mailbox = sound(reader, device::mailbox::State::from_parts(&config, mailbox))?;
+        let extents = extents_state::State::read(reader)?;
+        let extents = sound(reader, device::extents::State::from_parts(&config, extents))?;
+        let windows = windows::State::read(reader)?;
+        let windows = sound(reader, device::windows::State::from_parts(&config, windows))?;
+        let state = vm::Device { config: config.clone(), mailbox, extents, windows };
+        Some((Plugged { config, source, by }, state))
     }
 }

@@ -19,8 +19,8 @@ mod windows;
 
 use device::{Seq, VmTime};
 
-use crate::codec::{CodecError, decode, decode_state, encode};
-use crate::record::{Genesis, Record};
+use crate::codec::{CodecError, Reader, encode};
+use crate::record::{Facts, Genesis, Record};
 
 use super::Keyframe;
 use super::frozen::Frozen;
@@ -32,7 +32,7 @@ pub(crate) fn encode_genesis(genesis: &Genesis) -> Vec<u8> {
 
 /// The genesis in a body.
 pub(crate) fn decode_genesis(body: &[u8]) -> Result<Genesis, CodecError> {
-    decode::<record::Genesis>(body)?.thawed()
+    decode(Reader::new(body), record::Genesis::read)
 }
 
 /// The body of a record.
@@ -42,7 +42,14 @@ pub(crate) fn encode_record(record: &Record) -> Vec<u8> {
 
 /// The record in a body.
 pub(crate) fn decode_record(body: &[u8]) -> Result<Record, CodecError> {
-    decode::<record::Record>(body)?.thawed()
+    decode(Reader::new(body), record::Record::read)
+}
+
+/// What of the record in a body the state is made of. What is no record is refused as [`decode_record`] does it.
+pub(crate) fn decode_facts(body: &[u8]) -> Result<Facts, CodecError> {
+    let mut reader = Reader::new(body);
+    let facts = record::facts(&mut reader).filter(|_| reader.is_at_end());
+    facts.map_or_else(|| decode_record(body).map(Facts::from), Ok)
 }
 
 /// The body of a keyframe.
@@ -60,5 +67,11 @@ pub(super) fn move_keyframe(body: &mut [u8], Seq(seq): Seq, VmTime(time): VmTime
 
 /// The keyframe in a body.
 pub(super) fn decode_keyframe(body: &[u8]) -> Result<Keyframe, CodecError> {
-    decode_state::<keyframe::Keyframe>(body)?.thawed()
+    decode(Reader::of_state(body), keyframe::Keyframe::read)
+}
+
+/// The one value of a body.
+fn decode<'a, T>(mut reader: Reader<'a>, read: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Result<T, CodecError> {
+    let value = read(&mut reader);
+    reader.finish(value)
 }

@@ -2,8 +2,8 @@
 
 use device::operation;
 
-use crate::codec::CodecError;
-use crate::form::frozen::{Bytes, Frozen, frozen};
+use crate::codec::Reader;
+use crate::form::frozen::{Bytes, Code, Frozen, Passed, frozen};
 use crate::record;
 
 use super::config::VmConfig;
@@ -74,7 +74,7 @@ frozen! {
 
     enum RecordedReply of record::RecordedReply {
         Whole(reply: Reply),
-        Digest { return_code: u16, len_bytes: u32, digest: [u8; 32], head: Bytes },
+        Digest { return_code: Code, len_bytes: u32, digest: [u8; 32], head: Bytes },
         Panicked(message: String),
     }
 
@@ -85,13 +85,13 @@ frozen! {
     }
 
     struct CommandReply of operation::CommandReply {
-        return_code: u16,
+        return_code: Code,
         payload: Bytes,
     }
 }
 
 /// The answer of an actor that was asked to prepare.
-#[derive(bincode::Encode, bincode::Decode)]
+#[derive(bincode::Encode)]
 pub(super) enum Prepared<F> {
     /// The facts that commit makes true.
     Facts(Vec<F>),
@@ -107,10 +107,36 @@ impl<T, F: Frozen<T>> Frozen<Result<Vec<T>, device::Refusal>> for Prepared<F> {
         }
     }
 
-    fn thawed(self) -> Result<Result<Vec<T>, device::Refusal>, CodecError> {
-        Ok(match self {
-            Self::Facts(facts) => Ok(facts.thawed()?),
-            Self::Refused(refusal) => Err(refusal.thawed()?),
-        })
+    fn read(reader: &mut Reader<'_>) -> Option<Result<Vec<T>, device::Refusal>> {
+        match reader.u32()? {
+            0 => <Vec<F> as Frozen<_>>::read(reader).map(Ok),
+            1 => Refusal::read(reader).map(Err),
+            other => reader.no_variant("Prepared", other),
+        }
     }
+}
+
+impl<F: Passed> Passed for Prepared<F> {
+    fn pass(reader: &mut Reader<'_>) -> Option<()> {
+        match reader.u32()? {
+            0 => Vec::<F>::pass(reader),
+            1 => Refusal::pass(reader),
+            other => reader.no_variant("Prepared", other),
+        }
+    }
+}
+
+/// What of the record that stands next the state is made of; the rest of it is passed over. `None` where there is no record, or
+/// where only reading all of it tells.
+pub(super) fn facts(reader: &mut Reader<'_>) -> Option<record::Facts> {
+    let stamp = Stamp::read(reader)?;
+    let device = <u8 as Frozen<_>>::read(reader)?;
+    <u64 as Passed>::pass(reader)?;
+    Origin::pass(reader)?;
+    Input::pass(reader)?;
+    Vec::<HostOutcome>::pass(reader)?;
+    Answers::pass(reader)?;
+    let facts = <Vec<Fact> as Frozen<_>>::read(reader)?;
+    RecordedReply::pass(reader)?;
+    Some(record::Facts { stamp, device, facts })
 }
