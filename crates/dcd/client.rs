@@ -3,13 +3,19 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use serde_json::{Deserializer, StreamDeserializer, Value, de::IoRead, json};
 
 use crate::place;
+
+/// How long a program may take to greet.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the verbs find the running program.
 #[derive(Debug, clap::Args)]
@@ -41,32 +47,38 @@ impl Client {
     /// Connects to the program at an address; where there is none, to a bare `dcd run`.
     pub(crate) fn connect_to(address: Option<&str>) -> anyhow::Result<Self> {
         let address = address.map_or_else(|| format!("unix:{}", place::socket().display()), str::to_owned);
-        let (input, output): (Box<dyn Read>, Box<dyn Write>) = if let Some(path) = address.strip_prefix("unix:") {
-            let path = PathBuf::from(path);
-            let stream = UnixStream::connect(&path)
-                .with_context(|| format!("no dcd answers at {}: start one with `dcd run`", path.display()))?;
-            (Box::new(stream.try_clone()?), Box::new(stream))
-        } else if let Some(host) = address.strip_prefix("tcp:") {
-            let stream = TcpStream::connect(host).with_context(|| format!("no dcd answers at {host}"))?;
-            (Box::new(stream.try_clone()?), Box::new(stream))
-        } else {
-            bail!("'{address}' is no address: unix:PATH or tcp:HOST:PORT");
-        };
+        let (input, output, socket): (Box<dyn Read>, Box<dyn Write>, OwnedFd) =
+            if let Some(path) = address.strip_prefix("unix:") {
+                let path = PathBuf::from(path);
+                let stream = UnixStream::connect(&path)
+                    .with_context(|| format!("no dcd answers at {}: start one with `dcd run`", path.display()))?;
+                (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?), stream.into())
+            } else if let Some(host) = address.strip_prefix("tcp:") {
+                let stream = TcpStream::connect(host).with_context(|| format!("no dcd answers at {host}"))?;
+                (Box::new(stream.try_clone()?), Box::new(stream.try_clone()?), stream.into())
+            } else {
+                bail!("'{address}' is no address: unix:PATH or tcp:HOST:PORT");
+            };
         let input = Deserializer::from_reader(std::io::BufReader::new(input)).into_iter();
         let mut client = Self { output, input, events: VecDeque::new() };
-        let greeting = client.next()?;
+        // A process that is stopped lets its clients in and says nothing.
+        set_socket_timeout(&socket, Timeout::Recv, Some(GREETING_TIMEOUT))?;
+        let greeting = client.next().with_context(|| {
+            format!("what listens at {address} has not greeted within {} s: is it stopped?", GREETING_TIMEOUT.as_secs())
+        })?;
         if greeting.get("QMP").is_none() {
             bail!("what answers at {address} does not speak QMP");
         }
         client.execute("qmp_capabilities", json!({}))?;
+        set_socket_timeout(&socket, Timeout::Recv, None)?;
         Ok(client)
     }
 
     /// Executes a command and returns what it returns.
     pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> anyhow::Result<Value> {
         let request = json!({"execute": command, "arguments": arguments});
-        self.output.write_all(format!("{request}\n").as_bytes())?;
-        self.output.flush()?;
+        let sent = self.output.write_all(format!("{request}\n").as_bytes()).and_then(|()| self.output.flush());
+        sent.with_context(|| format!("the connection broke before '{command}'"))?;
         loop {
             let mut message = self.next()?;
             if let Some(error) = message.get("error") {

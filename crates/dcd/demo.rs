@@ -10,7 +10,7 @@ use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharin
 use device::config::{DeviceConfig, DeviceIndex, DeviceRequest};
 use device::extents::{AddRequest, Notice, NoticeKind, RegionRange, ReleaseRequest, SelectionPolicy, TagState};
 use driver::{Bus, HeldExtent, Host, Policy};
-use journal::Durability;
+use journal::{Durability, OpenError};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use wire::{Dpa, Hpa, Tag};
@@ -48,6 +48,12 @@ impl Demo {
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             place::make_private_dir(parent)?;
         }
+        // Before it is opened: a start is recorded.
+        ensure!(
+            matches!(journal::read(&dir), Err(OpenError::Missing { .. } | OpenError::Unfinished { .. })),
+            "there is a journal in {} already, and it stays as it is; name a new directory",
+            dir.display()
+        );
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let mut stage = Stage::open(self, &runtime, dir.clone())?;
         stage.two_backends()?;
@@ -143,7 +149,6 @@ impl<'a> Stage<'a> {
             progress: Arc::new(|_, _, _| ()),
         };
         let (vm, started) = runtime.block_on(actors::start(options))?;
-        ensure!(started.records == Seq(0), "--journal names a journal that has records already; name a new directory");
         let map = vm.bus().platform_map();
         // On KVM every access of the host is an instruction of its guest.
         let mut bus: Box<dyn Bus> = match vm.instruction_bus() {

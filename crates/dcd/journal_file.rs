@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use journal::portable::{About, Attached, read_file, write_file_with};
 use journal::record::Genesis;
 use journal::{Recovered, Sealing};
 use replay::Followed;
 
+use crate::journal_verb::Opened;
 use crate::reading::Reading;
 use crate::{BUILD, print_line, snapshot_place};
 
@@ -38,7 +39,7 @@ pub(crate) struct Import {
 /// Write the one file of a bug report: a journal, and what it was recorded on.
 #[derive(Debug, clap::Args)]
 #[command(
-    allow_missing_positional = true,
+    override_usage = "dcd journal pack [OPTIONS] [JOURNAL] <FILE>",
     after_help = "Example: dcd journal pack bug.dcd && dcd replay bug.dcd\n\n\
                   Beside the journal it says the configuration, the builds and this host's kernel and architecture; dcd journal \
                   verify prints that. In the journal are the paths of backends and the payloads of the guest's commands, not \
@@ -48,11 +49,12 @@ pub(crate) struct Import {
                   with: dcd inspect --snapshot FILE. A build from before this option does not read such a file, and says so."
 )]
 pub(crate) struct Pack {
-    /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
-    journal: Option<PathBuf>,
-    /// The file to make; it must not be there.
-    file: PathBuf,
-    /// A snapshot whose state goes with it, without the contents of memories.
+    /// The journal, a directory or a file (not named: that of the snapshot, or of the latest bare `dcd run`), then the file to
+    /// make, which must not be there.
+    // Two of their own, of which the first may be missing, took no option between them.
+    #[arg(value_name = "PLACE", num_args = 1..=2, required = true)]
+    places: Vec<PathBuf>,
+    /// A snapshot of it whose state goes with it, without the contents of memories.
     #[arg(long, value_name = "DIR/NAME")]
     snapshot: Option<PathBuf>,
 }
@@ -95,10 +97,25 @@ fn restore(dir: &Path, recovered: &Recovered) -> anyhow::Result<()> {
 }
 
 impl Pack {
+    /// Where a run keeps its snapshots: below its journal.
+    fn journal_of_snapshot(&self) -> Option<&Path> {
+        let snapshots = self.snapshot.as_deref()?.parent().filter(|dir| dir.ends_with("snapshots"))?;
+        snapshots.parent().filter(|journal| journal.join("live").is_dir())
+    }
+
     /// Packs.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
-        let reading = Reading::open(self.journal.as_deref())?;
-        let Genesis { config, build, .. } = reading.decode()?.genesis;
+        let (named, file) = match &self.places[..] {
+            [journal, file] => (Some(journal.as_path()), file),
+            [file] => (self.journal_of_snapshot(), file),
+            places => bail!("{} places are named: a journal and a file are wanted", places.len()),
+        };
+        let reading = Reading::open(named)?;
+        let opened = reading.decode()?;
+        if let Some(path) = &self.snapshot {
+            check_is_of(&opened, path)?;
+        }
+        let Genesis { config, build, .. } = opened.genesis;
         // A host that does not tell is no reason to have no bug report.
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_else(|error| error.to_string());
         let entries = [
@@ -117,8 +134,32 @@ impl Pack {
             }
             None => reading.attached()?,
         };
-        write(&reading, &About(about), &attached, &self.file)
+        write(&reading, &About(about), &attached, file)
     }
+}
+
+/// A state that goes with a journal is one that its records make.
+fn check_is_of(opened: &Opened, snapshot: &Path) -> anyhow::Result<()> {
+    let saved = snapshot_place::keyframe_at(snapshot)?;
+    let (first, last) = (opened.start.last(), opened.records.last().map_or(opened.start.last(), |last| last.stamp.seq));
+    let place = snapshot.display();
+    ensure!(
+        (first..=last).contains(&saved.seq),
+        "{place} is of after {}, and the journal has {first} to {last}: name the journal that it was saved of",
+        saved.seq
+    );
+    let mut fold = opened.start.clone();
+    opened
+        .records
+        .iter()
+        .take_while(|record| record.stamp.seq <= saved.seq)
+        .try_for_each(|record| fold.apply(record))?;
+    ensure!(
+        *fold.vm() == saved.vm,
+        "{place} is of another journal: after {} the state there is another one; name the journal that it was saved of",
+        saved.seq
+    );
+    Ok(())
 }
 
 fn write(reading: &Reading, about: &About, attached: &[Attached], path: &Path) -> anyhow::Result<()> {

@@ -35,7 +35,7 @@ impl Salvage {
         let read = format!("{} {files}, {}", remains.files, size::people(remains.len_bytes));
         if let Some(prefix) = &remains.prefix {
             write(&self.out, prefix)?;
-            print_line(&format!("{from}: {}, found in {read}", intact(prefix.last)))?;
+            print_line(&format!("{from}: {}, found in {read}", intact(prefix)))?;
             print_line(&format!("{} is the last of them, its link is {}", prefix.last, remains.link))?;
         }
         if let Some(prefix) = remains.prefix.as_ref().filter(|prefix| remains.whole < Some(prefix.last)) {

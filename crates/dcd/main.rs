@@ -58,7 +58,7 @@ mod watch;
 mod whatif;
 mod why;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -101,10 +101,12 @@ const BUILD: &str = concat!("dcd ", env!("CARGO_PKG_VERSION"));
 fn main() -> ExitCode {
     let verb = Cli::parse().verb;
     // A simulated crash leaves torn groups by the thousand, which is what it is for.
-    let level = if matches!(verb, Verb::Sim(_)) { "error" } else { "warn" };
+    // What sled warns of, of a copy that is read, is said again by who reads it, with what to do.
+    let level = if matches!(verb, Verb::Sim(_)) { "error" } else { "warn,sled=error" };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DCD_LOG").unwrap_or_else(|_| level.into()))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
     let done = match verb {
@@ -131,15 +133,22 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // A reader that has seen enough (`dcd … | head`) is no error.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         // It has been said what differs.
         Err(error) if error.is::<Differs>() => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("dcd: {error:#}");
+            eprintln!("dcd: {}", in_words(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, of which none is said twice: some errors have their cause in their own words.
+fn in_words(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |words, cause| match cause.to_string() {
+        cause if words.contains(&cause) => words,
+        cause => format!("{words}: {cause}"),
+    })
 }
 
 /// The answer is no, and it has been printed.
@@ -154,10 +163,18 @@ impl std::fmt::Display for Differs {
 
 impl std::error::Error for Differs {}
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    io.into_iter().any(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
+/// A reader that has seen enough (`dcd … | head`) is no error. A broken pipe to anybody else is one: a `dcd snapshot save` whose
+/// program ended once said nothing, and that all was well.
+#[derive(Debug)]
+struct ReaderGone;
+
+impl std::fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads what is printed")
+    }
 }
+
+impl std::error::Error for ReaderGone {}
 
 /// Prints a line at once; a reader that is gone is an error, not a panic.
 fn print_line(line: &str) -> anyhow::Result<()> {
@@ -167,6 +184,8 @@ fn print_line(line: &str) -> anyhow::Result<()> {
 /// Prints lines as [`print_line`] prints one.
 fn print_text(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => ReaderGone.into(),
+        _ => error.into(),
+    })
 }

@@ -9,11 +9,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Client, Target};
+use crate::client::Client;
 
 /// A note that is there as long as this is.
 pub(crate) struct Note {
@@ -60,9 +60,12 @@ impl Tail {
             bail!("{} ({}), which has no control socket: stop it first, or start it with --qmp", held(), note["pid"]);
         };
         let tail = Self { dir: tempfile::tempdir()? };
-        let target = Target { qmp: Some(address.to_owned()), device: None, json: false };
-        let asked = Client::connect(&target)
-            .and_then(|mut owner| owner.execute("x-journal-tail", json!({"filename": tail.path()})));
+        let mut owner = Client::connect_to(Some(address)).map_err(|error| {
+            // What helps who looks for a program does not help here: it is there.
+            let (held, pid, cause) = (held(), &note["pid"], error.root_cause());
+            anyhow!("{held} ({pid}), which cannot be asked at {address}: {cause}; ask as the user that runs it, or stop it first")
+        })?;
+        let asked = owner.execute("x-journal-tail", json!({"filename": tail.path()}));
         asked.with_context(|| format!("{} ({})", held(), note["pid"]))?;
         Ok(tail)
     }

@@ -161,7 +161,8 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy_files(&from, &to)?;
         } else if !is_unfinished(&from) {
-            fs::copy(from, to)?;
+            // Not its mode, too: sled opens for writing what a reader of an archive may only read.
+            io::copy(&mut File::open(from)?, &mut File::create_new(to)?)?;
         }
     }
     Ok(())

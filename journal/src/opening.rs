@@ -134,6 +134,7 @@ impl Opening {
             return Err(OpenError::Held { dir });
         }
         directory.remove_leftovers()?;
+        newest.warn_of_gaps();
         Ok(Kept { newest, directory, lock })
     }
 }
@@ -167,6 +168,16 @@ fn read_newest(dir: &Path) -> Result<Newest, OpenError> {
 }
 
 impl Newest {
+    /// Says where sealed files are missing between others. The state needs none of them, so that it is no reason not to start;
+    /// but somebody should know before the others are gone, too.
+    fn warn_of_gaps(&self) {
+        for (from, to) in gaps(&self.files) {
+            tracing::warn!(
+                "records {from} to {to} are missing: their sealed file is gone; the state is whole without them"
+            );
+        }
+    }
+
     /// Bytes of the frames in the generation that was written to, without those that are sealed.
     fn newest_bytes(&self) -> u64 {
         let newest = self.generations.len().saturating_sub(1);
@@ -286,6 +297,12 @@ impl End {
     }
 }
 
+/// The records between files that follow each other.
+fn gaps(files: &[SealedFile]) -> impl Iterator<Item = (Seq, Seq)> {
+    let between = files.windows(2).map(|pair| (Seq(pair[0].last.0 + 1), Seq(pair[1].first.0.saturating_sub(1))));
+    between.filter(|(from, to)| from <= to)
+}
+
 /// Reads sealed files from the last keyframe that can be read.
 fn newest(files: &[SealedFile]) -> Reading {
     for (at, file) in files.iter().enumerate().rev() {
@@ -310,4 +327,24 @@ fn last_keyframe(file: &SealedFile) -> Result<Option<(StoredKeyframe, Vec<Group>
     let Some(keyframe) = index.keyframe(file.last)? else { return Ok(None) };
     let behind = index.groups_behind(keyframe.seq)?;
     Ok(Some((keyframe, behind)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(first: u64, last: u64) -> SealedFile {
+        SealedFile { first: Seq(first), last: Seq(last), path: PathBuf::new(), len_bytes: 1 }
+    }
+
+    /// A start once said nothing of a sealed file that was gone from the middle.
+    #[test]
+    fn records_between_sealed_files_are_missed() {
+        let gaps = |files: &[SealedFile]| gaps(files).collect::<Vec<_>>();
+        assert_eq!(gaps(&[]), []);
+        assert_eq!(gaps(&[file(0, 99), file(100, 149), file(150, 150)]), []);
+        // One that begins with the state alone, behind what was removed.
+        assert_eq!(gaps(&[file(121, 120), file(121, 200)]), []);
+        assert_eq!(gaps(&[file(0, 99), file(150, 199), file(201, 300)]), [(Seq(100), Seq(149)), (Seq(200), Seq(200))]);
+    }
 }

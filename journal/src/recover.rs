@@ -176,9 +176,10 @@ pub enum OpenError {
         /// The journal's directory.
         dir: std::path::PathBuf,
     },
-    /// It was never begun, or its creation was cut short, so no record was ever in it.
+    /// It was never begun, or its creation was cut short, so that no record was ever in it; or that is how it looks now.
     #[error(
-        "{place} holds no whole genesis: its creation was cut short; remove it and create it again, no record is lost"
+        "{place} holds no whole genesis: its creation was cut short, and no record was in it; or it was damaged, and then keep it \
+         and try: dcd journal salvage {place} OUT"
     )]
     Unfinished {
         /// The directory or store.

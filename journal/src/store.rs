@@ -82,7 +82,7 @@ pub trait Store: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operating system refused.
-    #[error("could not {doing} {}: {source}; nothing after the last durable record is kept: make the disk whole (or free) and start again", path.display())]
+    #[error("could not {doing} {}: {source}", path.display())]
     Io {
         /// What was being done, as a verb.
         doing: &'static str,

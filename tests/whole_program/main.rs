@@ -11,6 +11,7 @@ mod kill;
 mod kvm;
 mod lineage;
 mod lives;
+mod mistakes;
 mod monitor;
 mod open_journal;
 mod plain;

@@ -108,15 +108,13 @@ impl Program {
 
     /// SIGTERM, and that the end is clean.
     pub(crate) fn terminate(mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).expect("a signal");
         self.expect_clean_end();
     }
 
     /// SIGTERM, that the end is clean, and what was said on the way.
     pub(crate) fn terminate_saying(mut self) -> String {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).expect("a signal");
         let mut said = String::new();
         self.child.stderr.take().expect("stderr").read_to_string(&mut said).expect("stderr");
         self.expect_clean_end();
@@ -144,6 +142,10 @@ impl Program {
 
     pub(crate) fn journal(&self) -> PathBuf {
         self.journal.clone()
+    }
+
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
     }
 }
 

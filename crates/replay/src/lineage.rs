@@ -45,7 +45,8 @@ pub fn lineage(genesis: &Genesis, first: Seq) -> Vec<String> {
             ]
         }
         (Origin::Removed, parent) => {
-            let removed = format!("begins at {first}: what came before was removed (--keep, dcd journal compact)");
+            let removed =
+                format!("begins at {first}: what came before is not in it (--keep, dcd journal compact, or lost)");
             parent.iter().map(|parent| told("forked", parent)).chain([removed]).collect()
         }
     }
@@ -75,7 +76,7 @@ mod tests {
         let of_fork =
             "forked at #150: drop #151 of past/000001; begins at #120: what came before is for past/000001 to say";
         assert_eq!(told(parent(150, "drop #151"), 120), of_fork);
-        let removed = "what came before was removed (--keep, dcd journal compact)";
+        let removed = "what came before is not in it (--keep, dcd journal compact, or lost)";
         assert_eq!(told(None, 5000), format!("begins at #5000: {removed}"));
         let both = format!("forked at #120: {restored} of past/000001; begins at #5000: {removed}");
         assert_eq!(told(parent(120, restored), 5000), both);
