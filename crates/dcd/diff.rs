@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use device::Seq;
 use device::inspect::Path;
+use journal::record::Record;
 use replay::{Diff as Found, Parting};
 use serde_json::{Value as Json, json};
 
+use crate::parted::Parted;
 use crate::print_text;
 use crate::question::{Asked, json_of_changes, lines_of_changes, seq};
 
@@ -57,9 +59,15 @@ fn told(first: &Asked, second: &Asked, found: &Found) -> String {
         let (a, b) = (side(first, &parting.first), side(second, &parting.second));
         format!("{what}\n{}: {a}\n{}: {b}\n", first.dir.display(), second.dir.display())
     };
-    let decision = found.decision.as_ref().map(|found| parting("the same input, another decision:", found));
+    let differs = |parting: &Parting, fields: &[&str]| {
+        let parted = parted(parting, fields);
+        let told = |Parted { path, first, second }| format!("they differ in {path}: {first} and {second}\n");
+        parted.map(told).unwrap_or_default()
+    };
+    let decision = |found| parting("the same input, another decision:", found) + &differs(found, &DECISION);
+    let decision = found.decision.as_ref().map(decision);
     let input = match &found.input {
-        Some(found) => parting("the first input that differs:", found),
+        Some(found) => parting("the first input that differs:", found) + &differs(found, &INPUT),
         None => "the same inputs\n".to_owned(),
     };
     let states = match found.changes.len() {
@@ -67,6 +75,20 @@ fn told(first: &Asked, second: &Asked, found: &Found) -> String {
         count => format!("{count} values differ:\n{}", lines_of_changes(&found.changes)),
     };
     [told_start(found), decision.unwrap_or_default(), input, states].concat()
+}
+
+/// The fields of a record that are compared as its input, and as what was decided on it.
+const INPUT: [&str; 4] = ["device", "origin", "input", "outcomes"];
+const DECISION: [&str; 2] = ["facts", "reply"];
+
+/// What differs first in these fields of two records; nothing where one has ended.
+fn parted(parting: &Parting, fields: &[&str]) -> Option<Parted> {
+    let json = |record: &Record| -> Option<Json> {
+        let mut json = serde_json::to_value(record).ok()?;
+        json.as_object_mut()?.retain(|field, _| fields.contains(&field.as_str()));
+        Some(json)
+    };
+    Parted::of(&json(parting.first.as_ref()?)?, &json(parting.second.as_ref()?)?)
 }
 
 /// From where on they are compared, if not from their first records on.
@@ -83,15 +105,16 @@ fn told_start(found: &Found) -> String {
 }
 
 fn json_of(first: &Asked, second: &Asked, found: &Found) -> Json {
-    let parting = |found: &Option<Parting>| {
+    let parting = |found: &Option<Parting>, fields: &[&str]| {
         found.as_ref().map(|found| {
+            let differs = parted(found, fields).map(|parted| parted.json());
             let a = found.first.as_ref().map(|record| first.row(record));
             let b = found.second.as_ref().map(|record| second.row(record));
-            json!({"record": found.seq.0, "first": a, "second": b})
+            json!({"record": found.seq.0, "first": a, "second": b, "differs": differs})
         })
     };
     let changes = json_of_changes(&found.changes);
     let start = json_of_changes(&found.start);
-    let (input, decision) = (parting(&found.input), parting(&found.decision));
+    let (input, decision) = (parting(&found.input, &INPUT), parting(&found.decision, &DECISION));
     json!({"from": found.from.0, "start": start, "input": input, "decision": decision, "state": changes})
 }

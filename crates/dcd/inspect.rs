@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use device::Seq;
 use device::inspect::{self, Path, Value};
 use journal::form::Keyframe;
 use replay::HistoryError;
 use serde_json::json;
 
-use crate::question::{json_of_all, lines_of, replay_line, seq};
+use crate::question::{json_of_all, lines_of, seq};
 use crate::reading::archived;
 use crate::{place, print_text, snapshot_place};
 
@@ -50,10 +49,7 @@ impl Inspect {
         let (archived, _tail) = archived(&place)?;
         let at = self.at.unwrap_or(archived.last());
         let fold = archived.at(at)?;
-        let values = inspect::values(fold.vm(), &self.path).map_err(|error| {
-            let error = HistoryError::Path { at, error };
-            anyhow!("{error}\n{}", replay_line(&place, at))
-        })?;
+        let values = inspect::values(fold.vm(), &self.path).map_err(|error| HistoryError::Path { at, error })?;
         self.print(at, &values)
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::journal_verb::Opened;
 use crate::reading::Reading;
+use crate::shell;
 
 /// The journal that is asked.
 pub(crate) struct Asked {
@@ -40,11 +41,6 @@ impl Asked {
         replay_line(&self.dir, seq)
     }
 
-    /// A question that found no answer: why, and as the last line how to look at the place.
-    pub(crate) fn no_answer(&self, error: impl std::fmt::Display, seq: Seq) -> anyhow::Error {
-        anyhow::anyhow!("{error}\n{}", self.replay_line(seq))
-    }
-
     /// A record in columns.
     pub(crate) fn row(&self, record: &Record) -> Row {
         let mut names = DeviceNames::of(self.history.start().vm());
@@ -64,7 +60,7 @@ impl Asked {
 
 /// The line that shows a position of a journal again. Without `#`, which begins a comment in a shell.
 pub(crate) fn replay_line(journal: &Path, seq: Seq) -> String {
-    format!("replay with: dcd replay {} --until {}", journal.display(), seq.0)
+    format!("replay with: dcd replay {} --until {}", shell::path(journal), seq.0)
 }
 
 /// A record, `#312` or `312`.
@@ -98,6 +94,20 @@ pub(crate) fn lines_of(values: &[(String, Value)]) -> String {
     values.iter().map(|(path, value)| format!("{path} = {value}\n")).collect()
 }
 
+/// What stands in a first state: nobody knows what it was before.
+pub(crate) fn lines_of_start(changes: &[Change]) -> String {
+    let values = changes.iter().filter_map(|change| Some((&change.path, change.after.as_ref()?)));
+    let mut lines: String = values.take(CHANGES_SHOWN).map(|(path, value)| format!("  {path} = {value}\n")).collect();
+    lines.push_str(&more(changes.len()));
+    lines
+}
+
+/// As [`json_of_changes`], of a first state.
+pub(crate) fn json_of_start(changes: &[Change]) -> Json {
+    let one = |change: &Change| json!({"path": change.path, "after": change.after.as_ref().map(json_of)});
+    changes.iter().map(one).collect()
+}
+
 /// Most changes that are shown to people.
 const CHANGES_SHOWN: usize = 40;
 
@@ -106,8 +116,13 @@ pub(crate) fn lines_of_changes(changes: &[Change]) -> String {
     let side = |value: &Option<Value>| value.as_ref().map_or_else(|| "absent".to_owned(), Value::to_string);
     let line = |change: &Change| format!("  {}: {} -> {}\n", change.path, side(&change.before), side(&change.after));
     let mut lines: String = changes.iter().take(CHANGES_SHOWN).map(line).collect();
-    if changes.len() > CHANGES_SHOWN {
-        lines.push_str(&format!("  and {} more; --json shows all\n", changes.len() - CHANGES_SHOWN));
-    }
+    lines.push_str(&more(changes.len()));
     lines
+}
+
+fn more(count: usize) -> String {
+    match count.saturating_sub(CHANGES_SHOWN) {
+        0 => String::new(),
+        more => format!("  and {more} more; --json shows all\n"),
+    }
 }

@@ -26,7 +26,7 @@ use crate::{print_line, print_text, size};
 pub(crate) struct Replay {
     /// The journal, a directory or a file; default: that of the latest bare `dcd run`.
     journal: Option<PathBuf>,
-    /// Stop after a record (312), at a time of the VM clock (1.5s, 250ms) or where a law is broken first (law:NAME).
+    /// Stop after a record (312), at a time of the VM clock (1.5s, 250ms, 5m, 1h) or where a law is broken first (law:NAME).
     #[arg(long, value_name = "#N|TIME|law:NAME")]
     until: Option<Position>,
     /// Print what stands at this path instead of the summary.
@@ -57,8 +57,7 @@ impl Replay {
         let at = replayed.fold.last();
         let path = self.state.clone().unwrap_or_default();
         let values = if self.json || self.state.is_some() {
-            inspect::values(replayed.fold.vm(), &path)
-                .map_err(|error| asked.no_answer(HistoryError::Path { at, error }, at))?
+            inspect::values(replayed.fold.vm(), &path).map_err(|error| HistoryError::Path { at, error })?
         } else {
             Vec::new()
         };

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use device::laws::Law;
 use journal::form::KEYFRAME_VERSION;
 use journal::record::{Genesis, Parent, Record};
-use replay::{Fold, PathValue, Question, Shrunk, Step};
+use replay::{Fold, PathValue, Question, ShrinkError, Shrunk, Step};
 use serde_json::json;
 
 use crate::progress::Progress;
-use crate::question::Asked;
+use crate::question::{Asked, replay_line};
 use crate::{fork, print_line, print_text, table};
 
 /// Cut a journal down to the few inputs that still show a broken law, a value, a panic or another decision.
@@ -88,7 +88,11 @@ impl CutDown {
         let shrunk = replay::shrink(&asked.history, &question, tell);
         drop(progress);
         std::panic::set_hook(hook);
-        let shrunk = shrunk.map_err(|error| asked.no_answer(error, asked.history.last()))?;
+        let shrunk = shrunk.map_err(|error| match error {
+            // Only what is there can be looked at.
+            ShrinkError::Decided { at, .. } => anyhow!("{error}\n{}", asked.replay_line(at)),
+            error => error.into(),
+        })?;
 
         let change = format!("shrink {}", shown(&question));
         let into = fork::place(into, &asked.dir, &change);
@@ -126,7 +130,7 @@ impl CutDown {
         let places: Vec<_> = shrunk.steps.iter().map(|step| step.record.to_string()).collect();
         print_line(&format!("they are {} of {}", places.join(" "), asked.dir.display()))?;
         print_line(&format!("the test: {}", test.display()))?;
-        print_line(&format!("replay with: dcd replay {} --until {}", into.display(), shrunk.at.0))
+        print_line(&replay_line(into, shrunk.at))
     }
 }
 

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use device::Seq;
-use device::operation::Input;
-use journal::record::Parent;
+use journal::record::{Parent, Record};
 use replay::{Changed, Edit, End, Fork};
 use serde_json::{Value as Json, json};
 
+use crate::parted::Parted;
 use crate::question::{Asked, seq};
-use crate::{fork, print_line, print_text, table};
+use crate::{fork, patch, print_line, print_text, shell, table};
 
 /// Fork a journal: leave records out or change them, decide on with this build, and tell which later records change.
 #[derive(Debug, clap::Args)]
@@ -58,32 +58,49 @@ impl Whatif {
         let change = self.change();
         let journal = asked.dir.display().to_string();
         let parent = |shared| Parent { journal, shared, change: change.clone() };
-        let forked = replay::whatif(&mut asked.history, &edits, parent)?;
-        let into = fork::place(self.into.as_deref(), &asked.dir, &change);
-        fork::write(&into, &forked.genesis, &forked.start, &forked.records)?;
+        let mut forked = replay::whatif(&mut asked.history, &edits, parent)?;
+        if let End::Unfit { seq, .. } = &forked.end {
+            // Nothing is known of those behind it.
+            forked.edited.retain(|changed| changed.was.stamp.seq < *seq);
+            forked.changes.retain(|changed| changed.was.stamp.seq < *seq);
+        }
+        let into = match &forked.end {
+            // It would hold all but the record that is wrong, and be in the way of who asks again.
+            End::Unfit { .. } => None,
+            End::Done | End::Panicked(_) => Some(fork::place(self.into.as_deref(), &asked.dir, &change)),
+        };
+        if let Some(into) = &into {
+            fork::write(into, &forked.genesis, &forked.start, &forked.records)?;
+        }
         if self.json {
-            self.print_json(&asked, &forked, &into)?
+            self.print_json(&asked, &forked, into.as_deref())?
         } else {
-            print(&asked, &forked, &into, &change)?
+            print(&asked, &forked, into.as_deref(), &change)?
         }
         match &forked.end {
-            End::Unfit { seq, reason } => {
-                bail!(
-                    "{seq}: this build decides what cannot be true: {reason}\nreplay with: dcd replay {}",
-                    into.display()
-                )
-            }
+            End::Unfit { seq, reason } => bail!(self.unfit(&asked, *seq, reason)?),
             End::Done | End::Panicked(_) => Ok(()),
         }
+    }
+
+    /// That this build decides what cannot be true, at which record, and the line that shows it again.
+    fn unfit(&self, asked: &Asked, seq: Seq, reason: &str) -> anyhow::Result<String> {
+        let record = asked.row(asked.history.record(seq)?);
+        let input = record.input;
+        let drops = self.edits.drop.iter().map(|seq| format!(" --drop {}", seq.0));
+        let edits = self.edits.edit.iter().map(|(seq, patch)| shell::word(&format!("{}={patch}", seq.0)));
+        let options: String = drops.chain(edits.map(|edit| format!(" --edit {edit}"))).collect();
+        Ok(format!(
+            "{seq} ({input}): this build decides what cannot be true: {reason}; no fork is written\n\
+             replay with: dcd whatif {}{options}",
+            shell::path(&asked.dir)
+        ))
     }
 
     fn edits(&self, asked: &Asked) -> anyhow::Result<BTreeMap<Seq, Edit>> {
         let mut edits: BTreeMap<_, _> = self.edits.drop.iter().map(|seq| (*seq, Edit::Drop)).collect();
         for (seq, patch) in &self.edits.edit {
-            let mut input = serde_json::to_value(&asked.history.record(*seq)?.input)?;
-            merge(&mut input, patch);
-            let edited: Input = serde_json::from_value(input.clone())
-                .with_context(|| format!("{seq} with this edit is no input: {input}"))?;
+            let edited = patch::patched(*seq, &asked.history.record(*seq)?.input, patch)?;
             if edits.insert(*seq, Edit::Replace(edited)).is_some() {
                 bail!("{seq} is dropped or edited twice");
             }
@@ -98,12 +115,14 @@ impl Whatif {
         drops.chain(edits).collect::<Vec<_>>().join(", ")
     }
 
-    fn print_json(&self, asked: &Asked, fork: &Fork, into: &Path) -> anyhow::Result<()> {
-        for changed in &fork.changes {
-            let is = changed.is.as_ref().map(|record| asked.row(record));
-            print_line(
-                &json!({"record": changed.was.stamp.seq.0, "was": asked.row(&changed.was), "is": is}).to_string(),
-            )?;
+    fn print_json(&self, asked: &Asked, fork: &Fork, into: Option<&Path>) -> anyhow::Result<()> {
+        let edited = fork.edited.iter().map(|changed| (changed, true));
+        for (changed, is_edited) in edited.chain(fork.changes.iter().map(|changed| (changed, false))) {
+            let (was, is) = (asked.row(&changed.was), changed.is.as_ref().map(|record| asked.row(record)));
+            let differs = parted(changed, is_edited)?.map(|parted| parted.json());
+            let seq = changed.was.stamp.seq.0;
+            let line = json!({"record": seq, "edited": is_edited, "was": was, "is": is, "differs": differs});
+            print_line(&line.to_string())?;
         }
         let (records, changes) = (fork.records.len(), fork.changes.len());
         let line =
@@ -112,32 +131,20 @@ impl Whatif {
     }
 }
 
-/// Merges a patch into a JSON value (RFC 7396).
-fn merge(value: &mut Json, patch: &Json) {
-    let Json::Object(patch) = patch else {
-        *value = patch.clone();
-        return;
-    };
-    if !value.is_object() {
-        *value = json!({});
-    }
-    for (key, patch) in patch {
-        if patch.is_null() {
-            value.as_object_mut().map(|object| object.remove(key));
-        } else {
-            merge(&mut value[key], patch);
-        }
-    }
-}
-
 /// Most changed records that are shown to people.
 const CHANGES_SHOWN: usize = 20;
 
-fn print(asked: &Asked, fork: &Fork, into: &Path, change: &str) -> anyhow::Result<()> {
+fn print(asked: &Asked, fork: &Fork, into: Option<&Path>, change: &str) -> anyhow::Result<()> {
     let (later, changed) = (fork.later, fork.changes.len());
-    print_line(&format!("{change}: {changed} of {later} later records change"))?;
-    if changed > 0 {
-        let rows = fork.changes.iter().take(CHANGES_SHOWN).map(|changed| columns(asked, changed));
+    match &fork.end {
+        End::Unfit { seq, .. } => print_line(&format!("{change}: {changed} records before {seq} change"))?,
+        End::Done | End::Panicked(_) => print_line(&format!("{change}: {changed} of {later} later records change"))?,
+    }
+    let edited = fork.edited.iter().map(|changed| columns(asked, changed, true));
+    let changes = fork.changes.iter().take(CHANGES_SHOWN).map(|changed| columns(asked, changed, false));
+    let rows = edited.chain(changes).collect::<anyhow::Result<Vec<_>>>()?;
+    if !rows.is_empty() {
+        let rows = rows.into_iter();
         print_text(&format!("{}\n", table::columns(["record", "input", "was", "is"], rows)))?;
     }
     if changed > CHANGES_SHOWN {
@@ -146,27 +153,46 @@ fn print(asked: &Asked, fork: &Fork, into: &Path, change: &str) -> anyhow::Resul
     if let End::Panicked(message) = &fork.end {
         print_line(&format!("the fork ends with a panic: {message}"))?;
     }
-    let (dir, records) = (into.display(), fork.records.len());
+    let Some(into) = into else { return Ok(()) };
+    let (dir, records) = (shell::path(into), fork.records.len());
     print_line(&format!("the fork has {records} records, those up to {} shared: dcd replay {dir}", fork.shared))
 }
 
-fn columns(asked: &Asked, changed: &Changed) -> [String; 4] {
+/// A record before and after. Where both look alike, what differs stands behind them; of one that was edited only if what it
+/// did differs.
+fn columns(asked: &Asked, changed: &Changed, is_edited: bool) -> anyhow::Result<[String; 4]> {
+    let said = |outcome: &str| if outcome.is_empty() { "done".to_owned() } else { outcome.to_owned() };
     let was = asked.row(&changed.was);
-    let is = changed.is.as_ref().map_or_else(|| "reaches nobody".to_owned(), |record| asked.row(record).outcome);
-    let said = |outcome: String| if outcome.is_empty() { "done".to_owned() } else { outcome };
-    [was.record, was.input, said(was.outcome), said(is)]
+    let Some(is) = changed.is.as_ref().map(|record| asked.row(record)) else {
+        return Ok([was.record, was.input, said(&was.outcome), "reaches nobody".to_owned()]);
+    };
+    let input = if is_edited { format!("{} (edited)", is.input) } else { was.input };
+    let (mut before, mut after) = (said(&was.outcome), said(&is.outcome));
+    if before == after
+        && let Some(Parted { path, first, second }) = parted(changed, is_edited)?
+    {
+        before.push_str(&format!("; {path}: {first}"));
+        after.push_str(&format!("; {path}: {second}"));
+    }
+    Ok([was.record, input, before, after])
+}
+
+/// What differs first between a record as it was and as it is; the input of one that was edited aside.
+fn parted(changed: &Changed, is_edited: bool) -> anyhow::Result<Option<Parted>> {
+    let Some(is) = &changed.is else { return Ok(None) };
+    let json = |record: &Record| -> anyhow::Result<Json> {
+        let mut json = serde_json::to_value(record)?;
+        if let (true, Some(fields)) = (is_edited, json.as_object_mut()) {
+            fields.remove("input");
+        }
+        Ok(json)
+    };
+    Ok(Parted::of(&json(&changed.was)?, &json(is)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_patch_changes_what_it_names() {
-        let mut value = json!({"extents": {"add": {"region": 0, "extents": [1, 2]}}, "old": 1});
-        merge(&mut value, &json!({"extents": {"add": {"region": 1}}, "old": null, "new": {"a": 2}}));
-        assert_eq!(value, json!({"extents": {"add": {"region": 1, "extents": [1, 2]}}, "new": {"a": 2}}));
-    }
 
     #[test]
     fn an_edit_names_its_record_and_its_json() {

@@ -2,17 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use device::Seq;
 use device::inspect::Path;
 use journal::record::Parent;
-use replay::{Origin, origin};
+use replay::{Archived, History, Origin, Written, origin};
 use serde_json::json;
 
 use crate::progress::Progress;
-use crate::question::{Asked, json_of_changes, lines_of_changes, replay_line, seq};
+use crate::question::{Asked, json_of_changes, json_of_start, lines_of_changes, lines_of_start, seq};
 use crate::reading::archived;
-use crate::{place, print_text};
+use crate::{place, print_text, shell};
 
 /// Name the record that last changed what stands at a path: its input, who asked, and what it replaced.
 #[derive(Debug, clap::Args)]
@@ -38,24 +37,35 @@ impl Why {
         // Of a long journal as little as is needed, from its end on.
         let (archived, _tail) = archived(&place)?;
         let at = self.at.unwrap_or(archived.last());
-        let mut progress = Progress::new("why");
-        let why = archived.why(&self.path, at, &mut |done, total| progress.bar(done, total));
-        drop(progress);
-        let (written, history) =
-            why.map_err(|error| anyhow!("{error}\n{}", replay_line(&place, at.min(archived.last()))))?;
+        let (written, history) = self.written(&archived, at)?;
         let asked = Asked { dir: place, history };
         let is_recorded = written.by > asked.history.start().last();
         let record = if is_recorded { Some(asked.history.record(written.by)?) } else { None };
         if self.json {
             let row = record.map(|record| asked.row(record));
-            let changes = json_of_changes(&written.changes);
+            let changes = if is_recorded { json_of_changes(&written.changes) } else { json_of_start(&written.changes) };
             return print_text(&format!("{}\n", json!({"by": written.by.0, "record": row, "changes": changes})));
         }
-        let told = match record {
-            Some(record) => asked.told(record),
-            None => self.told_start(&asked, written.by),
+        let (told, lines) = match record {
+            Some(record) => (asked.told(record), lines_of_changes(&written.changes)),
+            None => (self.told_start(&asked, written.by), lines_of_start(&written.changes)),
         };
-        print_text(&format!("{told}\n{}", lines_of_changes(&written.changes)))
+        print_text(&format!("{told}\n{lines}"))
+    }
+
+    /// Who wrote it, and the stretch of the journal in which that is.
+    fn written(&self, archived: &Archived, at: Seq) -> anyhow::Result<(Written, History)> {
+        let (before, last) = (archived.before(), archived.last());
+        if at > before && at <= last {
+            let mut progress = Progress::new("why");
+            let why = archived.why(&self.path, at, &mut |done, total| progress.bar(done, total));
+            drop(progress);
+            return Ok(why?);
+        }
+        // The first state is behind no record, and a position that is not there is refused as it was asked.
+        let start = archived.at(at)?;
+        let mut history = History::behind(archived.genesis().clone(), start, Vec::new());
+        Ok((history.why(&self.path, at)?, history))
     }
 
     /// That it is so in the first state, and who may know more.
@@ -70,7 +80,7 @@ impl Why {
                 let told = format!("so at {first} already, where this journal begins: {change} of {journal}");
                 match asked.parent_place(parent) {
                     Some(place) => {
-                        let (path, place) = (&self.path, place.display());
+                        let (path, place) = (shell::word(&self.path.to_string()), shell::path(&place));
                         format!("{told}\nask there: dcd why {path} --journal {place} --at {}", first.0)
                     }
                     None => told,

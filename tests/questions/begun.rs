@@ -139,6 +139,42 @@ fn what_was_so_before_is_asked_of_the_older_one() {
     assert!(holds.contains("is so after none of the 150 records"), "{holds}");
 }
 
+/// Seen as: "#119 is not in this journal" where #120 was asked, a line to replay that failed too, and `absent -> 1`.
+#[test]
+fn why_cites_the_record_that_was_asked() {
+    let begun = Begun::new(150);
+    let run = begun.run();
+    for (at, expected) in [
+        (3, "#3 is not in this journal, which begins at #120"),
+        (5000, "there is no #5000: the journal ends with #270"),
+    ] {
+        let told = refused(&["why", "runs", "--journal", &run, "--at", &at.to_string()]);
+        assert!(told.starts_with(&format!("dcd: {expected}")) && !told.contains("replay with"), "{told}");
+    }
+    for at in ["120", "121", "270"] {
+        let told = printed(&["why", "runs", "--journal", &run, "--at", at]);
+        assert!(told.starts_with("so at #120 already, where this journal begins: "), "{told}");
+        assert!(told.ends_with("\n  runs = 1\n"), "{told}");
+        let told = json(&["why", "runs", "--journal", &run, "--at", at, "--json"]);
+        let expected = serde_json::json!({"by": 120, "record": null, "changes": [{"path": "runs", "after": 1}]});
+        assert_eq!(told, expected);
+    }
+}
+
+/// Seen as: "the first is at 310000000000 ns" where a second was asked.
+#[test]
+fn a_time_before_it_is_told_in_the_unit_that_was_asked() {
+    let begun = Begun::new(150);
+    let told = refused(&["replay", &begun.run(), "--until", "0.1ms"]);
+    assert_eq!(
+        told,
+        "dcd: no record is as early as 0.1ms: the first is at 0.12ms; ask for that time or a later one, or for #120 itself\n"
+    );
+    for until in ["0.12ms", "1m", "1min", "1h", "120"] {
+        printed(&["replay", &begun.run(), "--until", until]);
+    }
+}
+
 #[test]
 fn it_is_forked_and_cut_down_from_its_state_on() {
     let begun = Begun::new(150);

@@ -88,7 +88,16 @@ fn times_and_laws_are_positions() {
     assert_eq!(of("312us"), Ok(Seq(312)));
     assert_eq!(of("312.9us"), Ok(Seq(312)));
     assert_eq!(of("0"), Ok(Seq(0)));
-    assert!(of("10ns").expect_err("too early").to_string().contains("the first is at 1000 ns"));
+    assert!(
+        of("10ns")
+            .expect_err("too early")
+            .to_string()
+            .contains("the first is at 1000ns; ask for that time or a later one, or for #1")
+    );
+    assert_eq!(of("1h"), Ok(history.last()));
+    assert!(
+        of("0.0009ms").expect_err("too early").to_string().contains("as early as 0.0009ms: the first is at 0.001ms")
+    );
     assert!(of("law:counters-match").expect_err("it holds").to_string().contains("holds after each"));
     assert_eq!(history.at_time(VmTime(u64::MAX)), Ok(history.last()));
 }

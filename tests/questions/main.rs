@@ -6,6 +6,7 @@ mod corpus;
 mod demo;
 mod field;
 mod long;
+mod mistyped;
 mod moving;
 mod program;
 mod readme;

@@ -1,11 +1,14 @@
 //! From many inputs to few.
 
+use device::Seq;
+use device::extents;
 use device::operation::{Fact, Input};
-use device::{Seq, extents};
 use journal::record::{Record, RecordedReply};
 use replay::{History, Question, ShrinkError, Shrunk, replay, shrink};
 
-use crate::field::{Field, MIB, tag};
+use wire::Opcode;
+
+use crate::field::{Field, MIB, tag, update};
 
 fn asked(field: Field, question: &Question) -> Result<Shrunk, ShrinkError> {
     let history = History::new(field.genesis, field.records).expect("a VM");
@@ -61,9 +64,78 @@ fn lengths(record: &Record) -> Vec<u64> {
 #[test]
 fn what_is_not_there_cannot_be_shrunk() {
     let refused = |question| asked(Field::with_cycles(3), &question).expect_err("nothing").to_string();
-    assert!(refused(path("backends.tm99.holder.state=attached")).contains("is not so after any of"));
+    assert!(refused(path("backends.tm2.holder.state=gone")).contains("is not so after any of"));
+    assert!(
+        refused(path("backends.tm99.holder.state=attached")).starts_with("there is never a 'tm99' in backends: it has")
+    );
+    assert!(
+        refused(path("backends.tm0.holder=attached")).starts_with("backends.tm0.holder is no value: ask for one of")
+    );
     assert!(refused(Question::Panics).contains("'deciding panics' is not so"));
     assert!(refused(Question::Diverges).contains("is not so"));
+}
+
+/// Offers of two backends in turn, each made before the one before it is rejected: an offer and its answer can only go
+/// together, or the answers meet other offers. Seen as: 103 inputs left where 9 are enough.
+#[test]
+fn offers_and_the_answers_that_reject_them_go_together() {
+    let mut field = Field::new();
+    for n in [0, 1] {
+        field.object_add(n, 2 * MIB);
+    }
+    let extents = |n: u64| [(n * 8 * MIB, 2 * MIB)];
+    field.add(0, &extents(0));
+    for n in 1..=50 {
+        field.add(n % 2, &extents(n % 2));
+        field.command(Opcode::ADD_DC_RESPONSE, update(&[]));
+    }
+    field.add(1, &extents(1));
+    field.command(Opcode::ADD_DC_RESPONSE, update(&extents(0)));
+    field.command(Opcode::ADD_DC_RESPONSE, update(&extents(1)));
+    let shrunk = asked(field, &path("devices.cxl-vmem0.extents.generation=2")).expect("few inputs");
+    // Plug, two backends, two adds, two answers.
+    assert_eq!(shrunk.records.len(), 7, "{:?}", shrunk.steps);
+}
+
+/// Seen as: a journal and a test that did not show it, since its records were numbered anew.
+#[test]
+fn a_value_that_is_a_record_is_refused() {
+    let refused = |question| asked(Field::with_cycles(17), &question).expect_err("refused").to_string();
+    let holder = "backends.tm16.holder";
+    let field = Field::with_cycles(17);
+    let by = field.records.iter().rev().find(|record| accepts(record)).expect("an answer").stamp.seq;
+    for value in [by.to_string(), by.0.to_string()] {
+        let told = refused(path(&format!("{holder}.by={value}")));
+        assert!(
+            told.contains("its value is a record") && told.contains(&format!("ask for {holder}.state=attached")),
+            "{told}"
+        );
+    }
+    // A record in the path is found out when what is left is asked.
+    let offer =
+        field.records.iter().rev().find(|record| matches!(record.input, Input::Extents(extents::Input::Add(_))));
+    let offer = offer.expect("an add").stamp.seq;
+    let told = refused(path(&format!("devices.cxl-vmem0.extents.offers[{offer}].tag={}", tag(16))));
+    assert!(told.contains("ask for something that names no record"), "{told}");
+}
+
+/// Seen as: "2 of 57 inputs show it", of a compacted journal in which it was so before them all.
+#[test]
+fn what_is_so_where_the_journal_begins_needs_no_input() {
+    let field = Field::with_cycles(40);
+    let mut fold = replay::Fold::new(&field.genesis).expect("a VM");
+    let (known, later) = field.records.split_at(120);
+    known.iter().for_each(|record| fold.apply(record).expect("it fits"));
+    let history = History::behind(field.genesis, fold, later.to_vec());
+    let refused = |question: &str| shrink(&history, &path(question), &mut |_, _| ()).expect_err("it is so").to_string();
+    let whence = "is so at #120 already, where the journal begins: 0 inputs show it";
+    assert_eq!(
+        refused("backends.tm0.holder.state=attached"),
+        format!("nothing to shrink: 'backends.tm0.holder.state=attached' {whence}")
+    );
+    let start = History::new(Field::new().genesis, Vec::new()).expect("a VM");
+    let refused = shrink(&start, &path("runs=0"), &mut |_, _| ()).expect_err("it is so").to_string();
+    assert_eq!(refused, "nothing to shrink: 'runs=0' is so from the start: 0 inputs show it");
 }
 
 fn accepts(record: &Record) -> bool {

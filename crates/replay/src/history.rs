@@ -11,13 +11,14 @@
 use device::inspect::{self, Path, PathError};
 use device::laws::{Broken, Law};
 use device::vm::Vm;
-use device::{Seq, VmTime};
+use device::{Seq, Stamp, VmTime};
 use journal::record::{Genesis, Parent, Record};
 use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
 use crate::lawful::first_broken;
 use crate::lineage::{Origin, origin};
+use crate::position::TimeUnit;
 use crate::recheck::{Divergence, recheck};
 use crate::watched::{Watched, Written};
 use crate::weight::weight;
@@ -73,12 +74,36 @@ pub enum HistoryError {
         first: Seq,
     },
     /// No record is so early, nor is the first state.
-    #[error("no record is as early as {asked_ns} ns: the first is at {first_ns} ns")]
+    #[error(
+        "no record is as early as {}: the first is at {}; ask for that time or a later one, or for {first} itself", unit.told(*asked_ns), unit.told(*first_ns)
+    )]
     TooEarly {
         /// What was asked.
         asked_ns: u64,
         /// The time of the first record, or that of the state before it.
         first_ns: u64,
+        /// That record or state.
+        first: Seq,
+        /// The unit in which it was asked.
+        unit: TimeUnit,
+    },
+    /// Nothing ever stood at the path.
+    #[error("there is never a '{key}' in {place}: {there}")]
+    Never {
+        /// What was asked.
+        key: String,
+        /// How far the path goes.
+        place: String,
+        /// What is there.
+        there: String,
+    },
+    /// At the path stands more than a value.
+    #[error("{path} is no value: ask for one of {parts}")]
+    NoValue {
+        /// What was asked.
+        path: String,
+        /// What stands below it.
+        parts: String,
     },
     /// The facts up to there do not fit each other.
     #[error(transparent)]
@@ -200,12 +225,11 @@ impl History {
         match self.records.partition_point(|record| record.stamp.time <= time) {
             0 => match self.start() {
                 start if start.last() > Seq(0) && start.time() <= time => Ok(start.last()),
-                start if start.last() > Seq(0) => {
-                    Err(HistoryError::TooEarly { asked_ns: time.0, first_ns: start.time().0 })
-                }
-                _ => {
-                    let first_ns = self.records.first().map_or(0, |record| record.stamp.time.0);
-                    Err(HistoryError::TooEarly { asked_ns: time.0, first_ns })
+                start => {
+                    let before = Stamp { seq: start.last(), time: start.time() };
+                    let first = self.records.first().filter(|_| before.seq == Seq(0));
+                    let Stamp { seq: first, time: VmTime(first_ns) } = first.map_or(before, |record| record.stamp);
+                    Err(HistoryError::TooEarly { asked_ns: time.0, first_ns, first, unit: TimeUnit::Ns })
                 }
             },
             position => Ok(Seq(self.start().last().0 + position as u64)),

@@ -14,13 +14,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use device::config::DeviceIndex;
 use device::laws::Before;
-use device::operation::{Answers, HostOutcome, Input, decide};
+use device::operation::{Answers, Fact, HostOutcome, Input, decide};
 use device::vm::Vm;
 use device::{Seq, Stamp, VmTime, backends};
 use journal::record::{Origin, Record, RecordedReply};
 use serde::{Deserialize, Serialize};
 
 use crate::recheck::panic_message;
+use crate::row::fact_told;
 
 /// One input and all that deciding it needs beside the state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +106,7 @@ pub fn rerun(vm: &mut Vm, steps: &[Step], numbers: Numbers, visitor: &mut Visito
         let before = Before::of(vm, record.device, record.stamp.seq, &record.facts);
         for fact in &record.facts {
             if let Err(reason) = vm.admit(record.device, fact) {
-                return End::Unfit { seq: record.stamp.seq, reason };
+                return End::Unfit { seq: record.stamp.seq, reason: in_words(fact, &reason) };
             }
             vm.evolve(record.device, record.stamp, fact);
         }
@@ -127,6 +128,19 @@ pub fn rerun_all(mut vm: Vm, steps: &[Step], numbers: Numbers) -> (Vec<Record>, 
         ControlFlow::Continue(())
     });
     (records, end)
+}
+
+/// A reason that quotes a fact as the program has it, with the fact as people read it. Of a device that cannot be, why.
+fn in_words(fact: &Fact, reason: &str) -> String {
+    if let Fact::Backends(backends::Fact::DeviceAdded { config, .. }) = fact
+        && let Err(error) = config.check()
+    {
+        return error.to_string();
+    }
+    match reason.rfind(" does not fit ") {
+        Some(at) => format!("'{}'{}", fact_told(fact), &reason[at..]),
+        None => reason.to_owned(),
+    }
 }
 
 struct Run {

@@ -139,6 +139,27 @@ fn outcome(record: &Record) -> String {
     facts.into_iter().chain(reply).collect::<Vec<_>>().join("; ")
 }
 
+/// A fact in words: what happened, and to what.
+pub(crate) fn fact_told(told: &Fact) -> String {
+    let (actor, name) = match told {
+        Fact::Mailbox(fact) => ("mailbox", format!("{fact:?}")),
+        Fact::Extents(fact) => ("extents", format!("{fact:?}")),
+        Fact::Backends(fact) => ("backends", format!("{fact:?}")),
+        Fact::Windows(fact) => ("windows", format!("{fact:?}")),
+    };
+    let of = match told {
+        Fact::Backends(
+            backends::Fact::Added { id, .. } | backends::Fact::Retagged { id, .. } | backends::Fact::Removed { id },
+        ) => format!(" of {id}"),
+        Fact::Backends(backends::Fact::DeviceAdded { config, .. }) => format!(" of {}", config.id),
+        Fact::Windows(windows::Fact::DecoderCommitted { decoder, .. }) => format!(" of decoder {decoder}"),
+        _ => String::new(),
+    };
+    // The name of the fact alone, where there are no words for it.
+    let name = || name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default().to_owned();
+    fact(told).unwrap_or_else(|| format!("{actor}: {}{of}", name()))
+}
+
 /// What a fact says, where the input has not said it already.
 fn fact(fact: &Fact) -> Option<String> {
     Some(match fact {

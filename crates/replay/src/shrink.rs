@@ -3,7 +3,8 @@
 //! ```text
 //!  record that shows it ─▶ what it names and what names that: a slice ─── enough ──┐
 //!                                 │ not enough                                     ├─▶ halves, quarters, … single
-//!  all up to it ◀─────────────────┘ ─▶ whole kinds away ─▶ whole lives away ───────┘   operations away ─▶ simpler inputs
+//!  all up to it ◀─────────────────┘ ─▶ whole kinds away ─▶ whole lives away ───────┘   operations away ─▶ neighbours and
+//!                                                                                       pairs away ─▶ simpler inputs
 //! ```
 //!
 //! Every candidate is decided by this build from the state at which the journal begins, so that what stays is a journal like
@@ -13,6 +14,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use device::inspect::{self, Path, Value};
 use device::laws::{Law, Watch};
 use device::operation::{Actor, Fact};
 use device::vm::Vm;
@@ -22,11 +24,13 @@ use thiserror::Error;
 
 use crate::fold::FoldError;
 use crate::history::{History, HistoryError, PathValue};
+use crate::position::parse_seq;
 use crate::recheck::{Divergence, recheck};
 use crate::renumber::renumber;
 use crate::rerun::{Decided, Numbers, Step, rerun, rerun_all};
 use crate::simplify::simpler;
 use crate::slice::{REACHES, lives, slice};
+use crate::weight::weight;
 
 /// What a shrunk journal must still show.
 #[derive(Clone)]
@@ -62,6 +66,32 @@ pub enum ShrinkError {
         question: String,
         /// How many records there are.
         records: u64,
+    },
+    /// It is so before any input.
+    #[error("nothing to shrink: '{question}' is so {}: 0 inputs show it", whence(*at))]
+    FromStart {
+        /// What was asked.
+        question: String,
+        /// The state at which the journal begins.
+        at: Seq,
+    },
+    /// The value is a record, and records have other numbers in what is left.
+    #[error(
+        "'{question}' cannot be shrunk: its value is a record, and in what is left the records are numbered anew; ask for {instead}"
+    )]
+    Cites {
+        /// What was asked.
+        question: String,
+        /// What to ask instead.
+        instead: String,
+    },
+    /// What is left shows it only as long as its records have the numbers that they had.
+    #[error(
+        "'{question}' cannot be shrunk: in what is left the records are numbered anew, and then it is not so; ask for something that names no record"
+    )]
+    Renumbered {
+        /// What was asked.
+        question: String,
     },
     /// A position of it cannot be had.
     #[error(transparent)]
@@ -104,6 +134,7 @@ pub struct Shrunk {
 /// If it does not fold up to there.
 fn recorded(history: &History, question: &Question) -> Result<Option<Seq>, FoldError> {
     match question {
+        Question::Law(law) if law.check_state(history.start().vm()).is_err() => Ok(Some(history.start().last())),
         Question::Law(law) => Ok(history.first_broken(law)?.map(|(seq, _)| seq)),
         Question::Path(wanted) => history.first_value(wanted),
         Question::Panics => {
@@ -124,6 +155,7 @@ pub fn shrink(
     progress: &mut dyn FnMut(u64, usize),
 ) -> Result<Shrunk, ShrinkError> {
     let there = recorded(history, question)?;
+    refuse(history, question, there)?;
     let mut trial = Trial::new(history, question, there)?;
     let mut shows = |steps: &[Step]| {
         let shown = trial.shown(steps);
@@ -132,20 +164,88 @@ pub fn shrink(
     };
     let steps = match there.and_then(|at| sliced(history, at, &mut shows)) {
         Some(steps) => steps,
-        None => cut(history, &mut shows).ok_or_else(|| {
-            let question = question.to_string();
-            match there {
-                Some(at) => ShrinkError::Decided { question, at },
-                None => ShrinkError::NotThere { question, records: history.records().len() as u64 },
-            }
-        })?,
+        None => cut(history, &mut shows).ok_or_else(|| not_there(history, question, there))?,
     };
     let shows = &mut |steps: &[Step]| shows(steps).is_some();
-    let mut steps = fewest(steps, &operation, shows);
-    while let Some(better) = simpler(&steps, history.start().time()).into_iter().find(|candidate| shows(candidate)) {
-        steps = fewest(better, &operation, shows);
+    let run_weight = weight(history.start().vm());
+    let mut steps = fewest_together(fewest(steps, &operation, shows), run_weight, shows);
+    loop {
+        while let Some(better) = simpler(&steps, history.start().time()).into_iter().find(|candidate| shows(candidate))
+        {
+            steps = fewest(better, &operation, shows);
+        }
+        let len = steps.len();
+        steps = fewest_together(steps, run_weight, shows);
+        if steps.len() == len {
+            break;
+        }
     }
-    trial.finish(steps, history.records().len())
+    let shrunk = trial.finish(steps, history.records().len())?;
+    kept(history, question, shrunk)
+}
+
+/// Why the question cannot be shrunk, whatever the inputs: it is so before them all, or its value is a record.
+fn refuse(history: &History, question: &Question, there: Option<Seq>) -> Result<(), ShrinkError> {
+    let Some(at) = there else { return Ok(()) };
+    if at == history.start().last() {
+        return Err(ShrinkError::FromStart { question: question.to_string(), at });
+    }
+    // A fold more, only for a text that may be a record.
+    let Question::Path(wanted) = question else { return Ok(()) };
+    if parse_seq(&wanted.value).is_err() {
+        return Ok(());
+    }
+    let (before, after) = (history.folded(Seq(at.0 - 1))?, history.folded(at)?);
+    match inspect::value(after.vm(), &wanted.path) {
+        Some(Value::Record(_)) => {
+            let instead =
+                instead(before.vm(), after.vm(), wanted).unwrap_or_else(|| "a value that is no record".into());
+            Err(ShrinkError::Cites { question: question.to_string(), instead })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became so beside a value that is a record.
+fn instead(before: &Vm, after: &Vm, wanted: &PathValue) -> Option<String> {
+    let (spelled, _) = inspect::values(after, &wanted.path).ok()?.into_iter().next()?;
+    let beside: Path = spelled.rsplit_once('.')?.0.parse().ok()?;
+    let changes = inspect::changes(before, after, &beside).into_iter();
+    let mut values = changes.filter_map(|change| change.after.map(|value| (change.path, value)));
+    let (path, value) = values.find(|(_, value)| !matches!(value, Value::Record(_)))?;
+    Some(format!("{path}={value}, which came with it"))
+}
+
+fn not_there(history: &History, question: &Question, there: Option<Seq>) -> ShrinkError {
+    if let Some(at) = there {
+        return ShrinkError::Decided { question: question.to_string(), at };
+    }
+    // That there is never such a path, or never one value, is worth more than that it has not this one.
+    let refusal = match question {
+        Question::Path(wanted) => history.stood(&wanted.path).map(|stood| stood.refusal(&wanted.path)),
+        Question::Law(_) | Question::Panics | Question::Diverges => Ok(None),
+    };
+    match refusal {
+        Ok(Some(refusal)) => refusal.into(),
+        Ok(None) => ShrinkError::NotThere { question: question.to_string(), records: history.records().len() as u64 },
+        Err(error) => error.into(),
+    }
+}
+
+/// What is left as a journal of its own, which must show it whoever asks: records have other numbers there, and a question
+/// may name one.
+fn kept(history: &History, question: &Question, mut shrunk: Shrunk) -> Result<Shrunk, ShrinkError> {
+    let few = History::behind(history.genesis().clone(), history.start().clone(), shrunk.records.clone());
+    let at = recorded(&few, question)?;
+    shrunk.at = at.ok_or_else(|| ShrinkError::Renumbered { question: question.to_string() })?;
+    Ok(shrunk)
+}
+
+fn whence(at: Seq) -> String {
+    match at {
+        Seq(0) => "from the start".to_owned(),
+        at => format!("at {at} already, where the journal begins"),
+    }
 }
 
 /// Where a run of steps shows it first.
@@ -222,6 +322,59 @@ fn fewest(mut steps: Vec<Step>, unit: &dyn Fn(&Step) -> Seq, shows: &mut dyn FnM
         chunk = if chunk == 1 && is_shorter { 1 } else { chunk / 2 };
     }
     steps
+}
+
+/// So many operations that follow each other are tried together, wherever they begin.
+const NEIGHBOURS_MAX: usize = 8;
+
+/// Of so many operations every two are tried together.
+const PAIRS_UNITS_MAX: usize = 256;
+
+/// No more steps than that are decided to find operations that can only go together: seconds.
+const TOGETHER_STEPS_MAX: u64 = 2_000_000;
+
+/// Takes operations away that can only go together: an offer and the answer that rejects it, of which either alone would
+/// leave the other to the next one. Neighbours first, then any two, those that are near each other first. `run_weight` is
+/// what it takes to begin a run, in steps.
+fn fewest_together(mut steps: Vec<Step>, run_weight: u64, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<Step> {
+    let mut spent = 0;
+    let mut is_less = |steps: &mut Vec<Step>, out: &[Seq]| {
+        spent += steps.len() as u64 + run_weight;
+        let fewer: Vec<_> = steps.iter().filter(|step| !out.contains(&operation(step))).cloned().collect();
+        let shown = if spent > TOGETHER_STEPS_MAX { None } else { Some(shows(&fewer)) };
+        if shown == Some(true) {
+            *steps = fewer;
+        }
+        shown
+    };
+    // None can go alone.
+    let mut taken_min = 2;
+    loop {
+        let len = steps.len();
+        let count = units(&steps, &operation).len();
+        let neighbours = (taken_min..=NEIGHBOURS_MAX).map(|taken| (taken, 1));
+        let pairs = (2..count).filter(|_| count <= PAIRS_UNITS_MAX).map(|distance| (2, distance));
+        for (taken, distance) in neighbours.chain(pairs) {
+            let mut at = 0;
+            loop {
+                let units = units(&steps, &operation);
+                let out: Vec<_> = units.iter().skip(at).step_by(distance).take(taken).copied().collect();
+                if out.len() < taken {
+                    break;
+                }
+                match is_less(&mut steps, &out) {
+                    Some(true) => {}
+                    Some(false) => at += 1,
+                    None => return steps,
+                }
+            }
+        }
+        if steps.len() == len {
+            return steps;
+        }
+        // What could not go may go now that others are gone.
+        taken_min = 1;
+    }
 }
 
 fn units(steps: &[Step], unit: &dyn Fn(&Step) -> Seq) -> Vec<Seq> {
@@ -333,4 +486,56 @@ enum Answer {
     No,
     /// No, and no later one can.
     NoMore,
+}
+
+#[cfg(test)]
+mod tests {
+    use device::VmTime;
+    use device::config::DeviceIndex;
+    use device::operation::Input;
+    use journal::record::Origin;
+
+    use super::*;
+
+    fn step(seq: u64) -> Step {
+        let record = Seq(seq);
+        let (input, origin) = (Input::Extents(extents::Input::Reset), Origin::Guest);
+        Step { record, time: VmTime(0), device: DeviceIndex(0), operation: record, origin, input, outcomes: Vec::new() }
+    }
+
+    /// Whether the offers 1, 3, 5, … stand with their answers, which are 3 places behind, and so does the wanted one.
+    fn shows(steps: &[Step]) -> bool {
+        let has = |seq: u64| steps.iter().any(|step| step.record == Seq(seq));
+        has(200) && (1..=99).step_by(2).all(|offer| has(offer) == has(offer + 3))
+    }
+
+    /// Seen as: 103 inputs left of a long journal where 9 are enough.
+    #[test]
+    fn what_can_only_go_together_goes_together() {
+        let all: Vec<_> = (1..=102).filter(|seq| *seq != 2).chain([200]).map(step).collect();
+        let mut runs = 0;
+        let mut shows = |steps: &[Step]| {
+            runs += 1;
+            shows(steps)
+        };
+        assert!(shows(&all));
+        let alone = fewest(all, &operation, &mut shows);
+        assert!(alone.len() > 50, "{}", alone.len());
+        let together = fewest_together(alone, 0, &mut shows);
+        assert_eq!(together.iter().map(|step| step.record.0).collect::<Vec<_>>(), [200]);
+        assert!(runs < 2_000, "{runs} runs");
+    }
+
+    /// However many are left, looking for them ends.
+    #[test]
+    fn what_never_goes_together_ends() {
+        let all: Vec<_> = (1..=250).map(step).collect();
+        let mut steps_decided = 0;
+        let left = fewest_together(all, 0, &mut |steps| {
+            steps_decided += steps.len() as u64;
+            false
+        });
+        assert_eq!(left.len(), 250);
+        assert!(steps_decided <= TOGETHER_STEPS_MAX && steps_decided > TOGETHER_STEPS_MAX / 2, "{steps_decided}");
+    }
 }

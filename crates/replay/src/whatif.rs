@@ -19,7 +19,7 @@ pub enum Edit {
     Replace(Input),
 }
 
-/// A later record that is not what it was. Both sides have the numbers of the journal that was forked.
+/// A record that is not what it was. Both sides have the numbers of the journal that was forked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
     /// As recorded.
@@ -41,9 +41,11 @@ pub struct Fork {
     pub shared: Seq,
     /// Records behind those that were decided again.
     pub later: u64,
-    /// Those of them that changed.
+    /// What became of the records whose inputs were replaced.
+    pub edited: Vec<Changed>,
+    /// Those of the later ones that changed.
     pub changes: Vec<Changed>,
-    /// Where deciding ended.
+    /// Where deciding ended; a record has the number that it has in the journal that was forked.
     pub end: End,
 }
 
@@ -65,13 +67,13 @@ pub fn whatif(
     let later = history.behind_position(shared);
     let steps: Vec<_> = later.iter().filter_map(|record| edited(record, edits)).collect();
 
-    let (own, _) = rerun_all(start.clone(), &steps, Numbers::Own);
-    let changes = changes(later, edits, own);
-    let (gapless, end) = rerun_all(start, &steps, Numbers::GaplessAfter(shared));
+    let (own, end) = rerun_all(start.clone(), &steps, Numbers::Own);
+    let (edited, changes) = changes(later, edits, own);
+    let (gapless, _) = rerun_all(start, &steps, Numbers::GaplessAfter(shared));
     let records = [history.up_to(shared), &gapless].concat();
     let genesis = Genesis { parent: Some(parent(shared)), ..history.genesis().clone() };
     let later = (later.len() - edits.len()) as u64;
-    Ok(Fork { genesis, start: history.start().clone(), records, shared, later, changes, end })
+    Ok(Fork { genesis, start: history.start().clone(), records, shared, later, edited, changes, end })
 }
 
 fn edited(record: &Record, edits: &BTreeMap<Seq, Edit>) -> Option<Step> {
@@ -82,14 +84,14 @@ fn edited(record: &Record, edits: &BTreeMap<Seq, Edit>) -> Option<Step> {
     }
 }
 
-/// What differs, the edited records aside.
-fn changes(later: &[Record], edits: &BTreeMap<Seq, Edit>, own: Vec<Record>) -> Vec<Changed> {
+/// What became of the records that were edited, and what differs of the others.
+fn changes(later: &[Record], edits: &BTreeMap<Seq, Edit>, own: Vec<Record>) -> (Vec<Changed>, Vec<Changed>) {
     let mut own: BTreeMap<_, _> = own.into_iter().map(|record| (record.stamp.seq, record)).collect();
-    let others = later.iter().filter(|record| !edits.contains_key(&record.stamp.seq));
-    others
-        .filter_map(|was| {
-            let is = own.remove(&was.stamp.seq);
-            (is.as_ref() != Some(was)).then(|| Changed { was: was.clone(), is })
-        })
-        .collect()
+    let is_dropped = |record: &&Record| edits.get(&record.stamp.seq) == Some(&Edit::Drop);
+    let all = later.iter().filter(|record| !is_dropped(record)).filter_map(|was| {
+        let is = own.remove(&was.stamp.seq);
+        let differs = edits.contains_key(&was.stamp.seq) || is.as_ref() != Some(was);
+        differs.then(|| Changed { was: was.clone(), is })
+    });
+    all.partition(|changed| edits.contains_key(&changed.was.stamp.seq))
 }
