@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::progress::Progress;
+use crate::snapshot_place::plain;
 
 /// Between two questions at first, and never longer than the second.
 const PACE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
@@ -33,7 +34,7 @@ pub(crate) fn finish(
     let job = wait(client, what, &id)?;
     client.execute("job-dismiss", json!({"id": id}))?;
     match job["error"].as_str() {
-        Some(error) => bail!("{error}"),
+        Some(error) => bail!(plain(error)),
         None => Ok(job),
     }
 }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use snapshot::{Holder, Listed};
 
 use crate::client::Client;
-use crate::snapshot_place::told;
+use crate::snapshot_place::{plain, print_json, told};
 use crate::snapshot_verb::Running;
 use crate::table::columns;
-use crate::{date, print_line, print_text, size, snapshot_place};
+use crate::{date, print_text, size, snapshot_place};
 
 /// List the snapshots of a running dcd, or those in a directory.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ impl List {
             None => asked(self.running.qmp.as_deref())?,
         };
         if self.running.json {
-            return listed.iter().try_for_each(|snapshot| print_line(&snapshot.to_string()));
+            return listed.iter().try_for_each(print_json);
         }
         print_text(&describe(&listed))
     }
@@ -72,7 +72,7 @@ fn info(listed: &Listed) -> Value {
 }
 
 fn describe(listed: &[Value]) -> String {
-    let text = |snapshot: &Value, name: &str| snapshot[name].as_str().unwrap_or("-").to_owned();
+    let text = |snapshot: &Value, name: &str| plain(snapshot[name].as_str().unwrap_or("-"));
     let (whole, others): (Vec<_>, Vec<_>) = listed.iter().partition(|snapshot| snapshot["state"] == "whole");
     let row = |snapshot: &&Value| {
         let number = |name: &str, say: &dyn Fn(u64) -> String| snapshot[name].as_u64().map_or("-".into(), say);
@@ -108,6 +108,7 @@ mod tests {
             json!({"tag": "tuesday", "state": "whole", "id": "d4", "created": 0, "contents-bytes": 4096, "parent": "monday"}),
             json!({"tag": "wednesday", "state": "half-made", "reason": "it is being written"}),
             json!({"tag": "thursday", "state": "damaged", "reason": "'parts' is not there"}),
+            json!({"tag": "\u{1b}[2Jfriday", "state": "damaged", "reason": "line\nfeed"}),
         ];
         expect![[r#"
              snapshot  records  saved (UTC)          on disk  on
@@ -115,6 +116,7 @@ mod tests {
              tuesday   -        1970-01-01 00:00:00  4 KiB    monday
             wednesday is half-made: it is being written
             thursday is damaged: 'parts' is not there
+            \u{1b}[2Jfriday is damaged: line\nfeed
         "#]]
         .assert_eq(&describe(&listed));
         assert_eq!(describe(&[]), "no snapshots\n");

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use journal::form::Keyframe;
 use journal::portable::{Attached, read_attached};
+use serde_json::Value;
 use snapshot::{Part, Snapshot, SnapshotError, SnapshotName, Store};
 
-use crate::date;
+use crate::{date, print_line};
 
 /// The part that has the state of the devices, as journals keep it.
 const DEVICE_PART: &str = "device";
@@ -28,12 +29,42 @@ pub(crate) fn store(dir: &Path) -> anyhow::Result<Store> {
 
 /// An error whose text has its causes in it, and is not followed by them once more.
 pub(crate) fn told(error: SnapshotError) -> anyhow::Error {
-    anyhow!("{error}")
+    anyhow!(plain(&error.to_string()))
+}
+
+/// A text that a snapshot or a directory says, without what a terminal would do as it is told.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => plain.extend(character.escape_debug()),
+            false => plain.push(character),
+        }
+    }
+    plain
+}
+
+/// Prints one JSON value on a line. JSON itself escapes only the control characters of ASCII, and of these not all.
+pub(crate) fn print_json(value: &Value) -> anyhow::Result<()> {
+    print_line(&json_line(value))
+}
+
+fn json_line(value: &Value) -> String {
+    let mut line = String::new();
+    for character in value.to_string().chars() {
+        match character.is_control() {
+            // They stand in texts only, and none of them is beyond four digits.
+            true => line.push_str(&format!("\\u{:04x}", u32::from(character))),
+            false => line.push(character),
+        }
+    }
+    line
 }
 
 /// The directory of snapshots, and the name of the one in it.
 pub(crate) fn split(path: &Path) -> anyhow::Result<(PathBuf, SnapshotName)> {
-    let no_snapshot = || format!("'{}' is no snapshot: give its directory, DIR/NAME", path.display());
+    let no_snapshot =
+        || format!("'{}' is no snapshot: give its directory, DIR/NAME", plain(&path.display().to_string()));
     let name = path.file_name().and_then(|name| name.to_str()).with_context(no_snapshot)?;
     let name = name.parse().with_context(no_snapshot)?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -69,12 +100,12 @@ pub(crate) fn keyframe_at(path: &Path) -> anyhow::Result<Keyframe> {
     let part = part.with_context(|| {
         format!("{} has no snapshot: dcd journal pack --snapshot DIR/NAME makes a file that has one", path.display())
     })?;
-    keyframe_of(part.version, &part.bytes).with_context(|| format!("{}: '{}'", path.display(), part.name))
+    keyframe_of(part.version, &part.bytes).with_context(|| format!("{}: '{}'", path.display(), plain(&part.name)))
 }
 
 fn keyframe_of(version: u32, bytes: &[u8]) -> anyhow::Result<Keyframe> {
     let version = u16::try_from(version).with_context(|| format!("form {version} is none"))?;
-    Ok(Keyframe::from_stored(version, bytes)?)
+    Keyframe::from_stored(version, bytes).map_err(|error| anyhow!(plain(&format!("{:#}", anyhow!(error)))))
 }
 
 /// The state of the devices that it has.
@@ -87,6 +118,15 @@ pub(crate) fn keyframe(snapshot: &Snapshot) -> anyhow::Result<Keyframe> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen as: the colours of a terminal in what a snapshot said of the build that wrote it.
+    #[test]
+    fn a_terminal_is_told_nothing_by_a_snapshot() {
+        assert_eq!(plain("dcd \u{1b}[31m\r\n\u{9b}2J\u{7f} 'ä' \\ \""), r#"dcd \u{1b}[31m\r\n\u{9b}2J\u{7f} 'ä' \ ""#);
+        let value = serde_json::json!({"a\u{9b}": "\u{1b}\u{7f}ä"});
+        assert_eq!(json_line(&value), r#"{"a\u009b":"\u001b\u007fä"}"#);
+        assert_eq!(serde_json::from_str::<Value>(&json_line(&value)).expect("JSON"), value);
+    }
 
     #[test]
     fn a_snapshot_is_the_last_of_its_path() {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::client::Client;
 use crate::print_line;
 use crate::snapshot_job;
+use crate::snapshot_place::plain;
 use crate::snapshot_verb::Running;
 
 /// Make a running VM what it was in a snapshot, in its process.
@@ -34,7 +35,7 @@ impl Restore {
 }
 
 fn describe(name: &str, loaded: &Value) -> String {
-    let past = loaded["past"].as_str().map(|past| format!("; the journal of what ran until now is in {past}"));
+    let past = loaded["past"].as_str().map(|past| format!("; the journal of what ran until now is in {}", plain(past)));
     let records = loaded["records"].as_u64().unwrap_or_default();
     format!("restored {name}: the VM is as it was after #{records}{}", past.unwrap_or_default())
 }

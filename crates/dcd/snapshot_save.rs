@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::snapshot_job;
+use crate::snapshot_place::plain;
 use crate::snapshot_verb::Running;
 use crate::{print_line, size};
 
@@ -43,7 +44,7 @@ impl Save {
 
 fn describe(name: &str, saved: &Value) -> String {
     let number = |name: &str| saved[name].as_u64().unwrap_or_default();
-    let on = saved["parent"].as_str().map_or_else(|| "full".to_owned(), |parent| format!("on {parent}"));
+    let on = saved["parent"].as_str().map_or_else(|| "full".to_owned(), |parent| format!("on {}", plain(parent)));
     format!(
         "saved {name}: records up to #{}, {on}, {} of memory written, the guest stood still for {:.3} ms",
         number("records"),

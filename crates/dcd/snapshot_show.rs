@@ -6,8 +6,9 @@ use journal::form::Keyframe;
 use serde_json::{Value, json};
 use snapshot::{Base, Contents, Memory, Snapshot};
 
+use crate::snapshot_place::{plain, print_json};
 use crate::table::columns;
-use crate::{date, print_line, print_text, size, snapshot_place};
+use crate::{date, print_text, size, snapshot_place};
 
 /// Print what is in a snapshot; no dcd needs to run.
 #[derive(Debug, clap::Args)]
@@ -26,11 +27,7 @@ impl Show {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let snapshot = snapshot_place::open(&self.path)?;
         let keyframe = snapshot_place::keyframe(&snapshot)?;
-        if self.json {
-            print_line(&json_of(&snapshot, &keyframe).to_string())
-        } else {
-            self.print(&snapshot, &keyframe)
-        }
+        if self.json { print_json(&json_of(&snapshot, &keyframe)) } else { self.print(&snapshot, &keyframe) }
     }
 
     fn print(&self, snapshot: &Snapshot, keyframe: &Keyframe) -> anyhow::Result<()> {
@@ -44,7 +41,7 @@ impl Show {
         ];
         let facts = facts.into_iter().map(|(name, fact)| (name.to_owned(), fact));
         for (name, fact) in facts.chain(snapshot.about().iter().cloned()) {
-            text.push_str(&format!("  {name}: {fact}\n"));
+            text.push_str(&format!("  {}: {}\n", plain(&name), plain(&fact)));
         }
         let memories = snapshot.memories().iter().map(|memory| {
             [memory.id.to_string(), size::people(memory.len_bytes), self.held(memory), bytes_are(memory)]
@@ -78,7 +75,7 @@ fn bytes_are(memory: &Memory) -> String {
     match &memory.contents {
         Contents::Copied(Base::Zeros) => "all here".to_owned(),
         Contents::Copied(Base::Parent) => "what differs from the snapshot below".to_owned(),
-        Contents::Reference { path } => format!("in {path}"),
+        Contents::Reference { path } => format!("in {}", plain(path)),
     }
 }
 

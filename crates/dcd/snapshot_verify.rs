@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use snapshot::Contents;
 
 use crate::progress::Progress;
-use crate::snapshot_place::told;
+use crate::snapshot_place::{plain, told};
 use crate::{print_line, snapshot_place};
 
 /// Read a snapshot whole, and all those that it is built on, and check every byte.
@@ -39,7 +39,8 @@ impl Verify {
         ))?;
         for memory in snapshot.memories() {
             if let Contents::Reference { path } = &memory.contents {
-                print_line(&format!("memory {} is by reference: its bytes in {path} were not looked at", memory.id))?;
+                let (id, path) = (&memory.id, plain(path));
+                print_line(&format!("memory {id} is by reference: its bytes in {path} were not looked at"))?;
             }
         }
         print_line("every byte is what was written")

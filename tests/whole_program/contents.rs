@@ -9,6 +9,7 @@ use std::thread;
 use actors::{Loading, SaveForm, SaveRequest};
 use memory::HostMemory;
 use serde_json::json;
+use snapshot::{Base, Contents, Store};
 
 use crate::program::{MIB, Program, TAG0, TAG1, printed};
 use crate::restoring::{self, restore, snapshots};
@@ -101,6 +102,102 @@ fn a_load_in_place_brings_the_bytes_of_every_kind_of_backend_back() {
     let bytes = ["shared", "private", "read-only", "apart"].map(on_disk);
     assert_eq!(bytes, [SAVED, FIRST, FIRST, LATER], "private writes stay private");
     assert!(!vm.dir.path().join("journal/refill").exists());
+    vm.end();
+}
+
+/// Adds a file as a backend.
+fn add_file(vm: &InProcess, id: &str, path: &str) {
+    let file = json!({"qom-type": "memory-backend-file", "id": id, "size": LEN_BYTES, "mem-path": path, "share": true});
+    vm.qmp("object-add", file).unwrap_or_else(|refused| panic!("{id}: {refused}"));
+}
+
+/// Seen as: a file in the backend directory of a VM that had no backends was all zeros after a load, because the snapshot had a
+/// backend of that path.
+#[test]
+fn a_load_in_place_leaves_a_file_that_the_vm_does_not_have() {
+    let files = tempfile::tempdir().expect("a directory");
+    let vm = InProcess::start(wanted(files.path()));
+    let (path, kept) = (files.path().join("f0.mem"), files.path().join("kept.mem"));
+    restoring::save(&vm, "empty", SaveForm::Full).expect("saved");
+    add_file(&vm, "f0", "f0.mem");
+    write(&vm, &["f0"], SAVED);
+    restoring::save(&vm, "first", SaveForm::Full).expect("saved");
+    let load = |name: &str| vm.runtime.block_on(vm.vm.load_snapshot(name)).map(drop).map_err(|error| error.to_string());
+    write(&vm, &["f0"], LATER);
+    load("first").expect("it has this one");
+    assert_eq!(vm.backend_bytes("f0", 0, 1), [SAVED]);
+
+    load("empty").expect("loaded");
+    fs::write(&path, vec![LATER; 2 * LEN_BYTES as usize]).expect("a file");
+    let refuses = || {
+        let refused = load("first").expect_err("somebody's");
+        assert!(
+            refused.contains("mem-path=f0.mem is there already below") && refused.contains("somebody's"),
+            "{refused}"
+        );
+        let bytes = fs::read(&path).expect("a file");
+        assert!(bytes.len() == 2 * LEN_BYTES as usize && bytes.iter().all(|byte| *byte == LATER));
+    };
+    refuses();
+    // The VM goes on as it was, and what it has under another id, or elsewhere, is not what the snapshot had.
+    assert_eq!(vm.runtime.block_on(vm.vm.memory_of("f0")).expect("a VM").map(drop), None);
+    add_file(&vm, "other", "f0.mem");
+    refuses();
+    vm.qmp("object-del", json!({"id": "other"})).expect("deleted");
+    add_file(&vm, "f0", "f1.mem");
+    refuses();
+    fs::rename(&path, &kept).expect("movable");
+    load("first").expect("loaded");
+    assert_eq!(vm.backend_bytes("f0", 0, 1), [SAVED]);
+    assert_eq!(fs::read(&path).expect("a file")[0], SAVED, "on the disk, too");
+    assert_eq!(fs::read(&kept).expect("a file")[0], LATER);
+    vm.end();
+}
+
+/// Seen as: the bytes of a backend that is no file were said to be elsewhere, and came back as zeros.
+#[test]
+fn bytes_of_what_is_no_file_are_not_elsewhere() {
+    let files = files(&["apart", "shared", "private", "read-only"]);
+    let vm = started(files.path());
+    write(&vm, &WRITTEN, SAVED);
+    save(&vm, "first");
+    let store = Store::open(&snapshots(&vm)).expect("a store");
+    let first = store.snapshot(&"first".parse().expect("a name")).expect("whole");
+    // The same, with the bytes of one of them somewhere.
+    let said = |name: &str, path: &str| {
+        let id = format!("hostile-{}", name.len());
+        let mut draft = store.begin(&id.parse().expect("a name"), None).expect("begun");
+        let names: Vec<_> = first.parts().map(|part| part.name.clone()).collect();
+        names.iter().for_each(|name| {
+            let part = first.part(name).expect("a part");
+            draft.part(name, part.version, part.bytes).expect("taken");
+        });
+        let mut writers = Vec::new();
+        for memory in first.memories() {
+            match &memory.contents {
+                _ if memory.id.as_str() == name => draft.reference(&memory.id, memory.len_bytes, path).expect("taken"),
+                Contents::Reference { path } => draft.reference(&memory.id, memory.len_bytes, path).expect("taken"),
+                Contents::Copied(_) => {
+                    writers.push(draft.contents(&memory.id, memory.len_bytes, Base::Zeros).expect("begun"));
+                }
+            }
+        }
+        draft.finish(writers, &mut |_| ()).map(drop).expect("finished");
+        let loaded = vm.runtime.block_on(vm.vm.load_snapshot(&id));
+        vm.runtime.block_on(vm.vm.delete_snapshot(&id)).expect("deleted");
+        loaded.expect_err("refused").to_string()
+    };
+    for name in ["ram", "backend-ram", "backend-memfd"] {
+        let error = said(name, "shared");
+        assert!(
+            error.contains(&format!("the memory '{name}': its bytes are said to be in 'shared', and by the")),
+            "{error}"
+        );
+        assert!(error.contains("state it is no file"), "{error}");
+    }
+    let error = said("backend-apart", "shared");
+    assert!(error.contains("in 'shared', and by the state it is the file 'apart'"), "{error}");
+    WRITTEN.iter().for_each(|id| assert_has(&vm, id, SAVED));
     vm.end();
 }
 

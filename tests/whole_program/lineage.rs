@@ -1,11 +1,12 @@
 //! Lineage: a snapshot is built on the one that was saved or loaded last, over any number of lives, and no page that was written
 //! is missing in it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use actors::{Accel, GuestProgram, RunState, SaveForm, Saved};
+use actors::{Accel, GuestProgram, RunState, SaveForm, SaveRequest, Saved, SnapshotError};
 use driver::Policy;
 use memory::HostMemory;
 use snapshot::{Snapshot, Store};
@@ -247,20 +248,67 @@ fn counts_in(link: &Snapshot) -> Vec<u64> {
     shuffled([of_memory(true, RAM_AT.0), of_memory(false, 0)].concat())
 }
 
-/// One that is saved whole is built on nothing, and the next on that.
+/// Saves as long as it was asked less than so many times whether that is wanted.
+fn save_until(vm: &InProcess, name: &str, asked: u64, by_reference: &[&str]) -> Result<Saved, SnapshotError> {
+    let by_reference = by_reference.iter().map(|id| (*id).to_owned()).collect();
+    let request = SaveRequest { name: name.parse().expect("a name"), form: SaveForm::Incremental, by_reference };
+    let left = AtomicU64::new(asked);
+    let is_wanted = move || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+    vm.runtime.block_on(vm.vm.save_snapshot_while(request, Arc::new(|_, _| ()), Arc::new(is_wanted)))
+}
+
+/// Seen as: a name that was there, a backend that cannot be by reference, and a job that was cancelled each made the next save
+/// a full one.
+#[test]
+fn a_save_that_is_refused_or_cancelled_takes_nothing() {
+    for accel in accels() {
+        let vm = started(accel);
+        fill_all(&vm, 1);
+        saved_and_checked(&vm, "first");
+        let mut dice = Dice(3 << 20);
+        write_somewhere(&vm, &mut dice);
+        let refused = |name: &str, by_reference: &[&str]| {
+            save_until(&vm, name, u64::MAX, by_reference).expect_err("refused").to_string()
+        };
+        assert!(refused("first", &[]).contains("there is a snapshot 'first'"));
+        assert!(refused("new", &["nobody"]).contains("there is no such backend"));
+        assert!(refused("new", &["tm0"]).contains("it is no file"));
+        let next = saved_and_checked(&vm, "next");
+        assert_eq!(next.parent.as_deref(), Some("first"), "{accel}");
+        assert!(next.contents_bytes < LITTLE_BYTES, "{accel}: {next:?}");
+
+        // Whatever it had taken by then.
+        fill_all(&vm, 2);
+        for asked in 0..3 {
+            let error = save_until(&vm, "never", asked, &[]).expect_err("not wanted");
+            assert!(matches!(error, SnapshotError::Unwanted), "{accel}, {asked}: {error}");
+            assert!(!snapshots(&vm).join("never").exists(), "{accel}, {asked}");
+            write_somewhere(&vm, &mut dice);
+        }
+        let last = saved_and_checked(&vm, "last");
+        assert_eq!(last.parent.as_deref(), Some("next"), "{accel}");
+        assert!(last.contents_bytes >= WINDOW_BYTES, "{accel}: {last:?}");
+        let again = saved_and_checked(&vm, "again");
+        assert!(again.contents_bytes < LITTLE_BYTES, "{accel}: {again:?}");
+        // Nor does one that cannot be deleted count as gone.
+        vm.runtime.block_on(vm.vm.delete_snapshot("next")).expect_err("a parent");
+        assert_eq!(saved_and_checked(&vm, "end").parent.as_deref(), Some("again"), "{accel}");
+        vm.end();
+    }
+}
+
 #[test]
 fn a_failed_save_or_load_leaves_nothing_that_is_built_on_half() {
     let vm = started(Accel::Soft);
     saved_and_checked(&vm, "first");
     fill_all(&vm, 3);
     save(&vm, "first", SaveForm::Incremental).expect_err("there is one");
-    // What was dirty may have been taken.
     let next = saved_and_checked(&vm, "next");
-    assert_eq!(next.parent, None);
+    assert_eq!(next.parent.as_deref(), Some("first"));
     vm.runtime.block_on(vm.vm.load_snapshot("nobody")).expect_err("there is none");
     fill_all(&vm, 4);
     assert_eq!(saved_and_checked(&vm, "last").parent.as_deref(), Some("next"));
-    // One that is loaded and deleted.
+    // One that is loaded and deleted: the next is built on nothing.
     vm.runtime.block_on(vm.vm.load_snapshot("last")).expect("loaded");
     vm.runtime.block_on(vm.vm.delete_snapshot("last")).expect("deleted");
     assert_eq!(saved_and_checked(&vm, "new").parent, None);

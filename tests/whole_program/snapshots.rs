@@ -108,6 +108,34 @@ fn verbs_say_what_went_wrong() {
     assert_eq!(client.execute("query-jobs", json!({})).expect("a list"), json!([]), "verbs dismiss what they began");
 }
 
+/// Seen as: the documents were gone.
+#[test]
+fn what_is_no_snapshot_is_not_deleted() {
+    let (dir, _program, mut client) = started();
+    let socket = format!("unix:{}", dir.path().join("qmp.sock").display());
+    let snapshots = dir.path().join("journal/snapshots");
+    for below in ["Documents", "w.part"] {
+        std::fs::create_dir_all(snapshots.join(below)).expect("a directory");
+        std::fs::write(snapshots.join(below).join("a.txt"), "thesis").expect("a file");
+    }
+    for (does, below) in [(["delete", "Documents"], "Documents"), (["save", "w"], "w.part")] {
+        let (_, said) = failure(&["snapshot", does[0], does[1], "--qmp", &socket]);
+        let expected = format!("{below} is not removed: 'a.txt' in it is no file that a snapshot has");
+        assert!(said.contains(&expected), "{said}");
+        assert_eq!(std::fs::read_to_string(snapshots.join(below).join("a.txt")).expect("there"), "thesis");
+    }
+    // Its parent is gone.
+    ["monday", "tuesday"].iter().for_each(|name| drop(printed(&["snapshot", "save", name, "--qmp", &socket])));
+    std::fs::rename(snapshots.join("monday"), dir.path().join("monday")).expect("movable");
+    let listed = client.execute("query-snapshots", json!({})).expect("a list");
+    let tuesday = listed.as_array().expect("a list").iter().find(|one| one["tag"] == "tuesday").expect("tuesday");
+    assert_eq!(tuesday["state"], "damaged");
+    let reason = tuesday["reason"].as_str().expect("a reason");
+    assert!(reason.contains("'tuesday' is built on 'monday'") && reason.contains("there is no snapshot 'monday'"));
+    let listed = printed(&["snapshot", "list", "--qmp", &socket]);
+    assert!(listed.contains(&format!("tuesday is damaged: {reason}\n")), "{listed}");
+}
+
 /// What is refused says how it is done.
 #[test]
 fn what_others_are_built_on_can_be_deleted_when_they_are_flattened() {
@@ -231,6 +259,40 @@ fn a_directory_of_snapshots_is_listed_shown_and_verified_without_a_program() {
     let verified = printed(&["snapshot", "verify", text(&tuesday)]);
     assert!(verified.starts_with("tuesday, on monday: 8192 bytes of memory, the state after #"), "{verified}");
     assert!(verified.ends_with("were not looked at\nevery byte is what was written\n"), "{verified}");
+}
+
+/// Seen as: a snapshot from elsewhere cleared the terminal of who looked at it.
+#[test]
+fn what_a_snapshot_says_does_nothing_to_a_terminal() {
+    let saved = Saved::new();
+    let store = Store::open(saved.dir.path()).expect("a store");
+    let keyframe = {
+        let part = store.snapshot(&"monday".parse().expect("a name")).expect("whole").part("device").expect("a part");
+        Keyframe::from_stored(KEYFRAME_VERSION, &part.bytes).expect("a state")
+    };
+    let mut draft = store.begin(&"friday".parse().expect("a name"), None).expect("a draft");
+    draft.about("note", "\u{1b}[2J\u{9b}1m\r\nid: 7").expect("a fact");
+    draft.part("device", u32::from(KEYFRAME_VERSION), keyframe.to_bytes()).expect("a part");
+    draft.reference(&"ram".parse().expect("an id"), LEN_BYTES, "/dev\u{1b}[2J\u{7f}").expect("a reference");
+    draft.finish(vec![], &mut |_| ()).map(drop).expect("a snapshot");
+    std::fs::create_dir(saved.path("\u{1b}[31mred")).expect("a directory");
+    let friday = saved.path("friday");
+    let dir = text(saved.dir.path());
+    let mut said = String::new();
+    for verb in [
+        &["show", text(&friday)][..],
+        &["show", text(&friday), "--json"],
+        &["verify", text(&friday)],
+        &["list", "--dir", dir],
+        &["list", "--dir", dir, "--json"],
+    ] {
+        said.push_str(&printed(&[&["snapshot"], verb].concat()));
+    }
+    said.push_str(&failure(&["snapshot", "show", text(&saved.path("\u{1b}[31mred"))]).1);
+    assert_eq!(said.chars().find(|character| character.is_control() && *character != '\n'), None, "{said:?}");
+    for shown in [r"note: \u{1b}[2J\u{9b}1m\r\nid: 7", r"in /dev\u{1b}[2J\u{7f}", r"\u{1b}[31mred is damaged: "] {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
 }
 
 #[test]

@@ -65,7 +65,9 @@ pub use quiet::QuietError;
 pub use restore::{Loading, RestoreOptions};
 pub use snapshot::SnapshotName;
 pub use snapshot_error::SnapshotError;
-pub use snapshots::{ListedSnapshot, ListedState, Loaded, SaveForm, SaveProgress, SaveRequest, Saved, SnapshotFacts};
+pub use snapshots::{
+    ListedSnapshot, ListedState, Loaded, SaveForm, SaveProgress, SaveRequest, SaveWish, Saved, SnapshotFacts,
+};
 pub use start::{Accel, GuestReturn, JournalPlace, Object, Restored, StartOptions, Started, VmRequest, start};
 pub use start_error::StartError;
 pub use take_over::take_over;

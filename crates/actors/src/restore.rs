@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use device::backends::{BackendKind, BackendSpec, Population, Reservation, Sharing};
+use device::backends::{self, BackendKind, BackendSpec, Population, Reservation, Sharing};
 use device::vm::Vm as State;
 use journal::form::Keyframe;
 use memory::{FileRun, HostMemory, MissingFile};
@@ -72,11 +72,24 @@ pub(crate) struct Source {
 
 /// Where the bytes of a snapshot go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum Target<'a> {
     /// Another process, or another directory: a file that is there is somebody's.
     Elsewhere,
-    /// The VM that it was saved of: its files get the bytes that they had.
-    InPlace,
+    /// A VM that runs: the files that it has get the bytes that they had. Any other that is there is somebody's, too: one was
+    /// once overwritten because the snapshot had a backend of that path.
+    InPlace(&'a HeldFiles),
+}
+
+/// The paths of the files that a VM has as backends, by the ids of these.
+pub(crate) type HeldFiles = BTreeMap<String, String>;
+
+/// The files that backends are.
+pub(crate) fn held_files(backends: &backends::State) -> HeldFiles {
+    let path = |spec: &BackendSpec| match &spec.kind {
+        BackendKind::File { path, .. } => Some(path.clone()),
+        _ => None,
+    };
+    backends.iter().filter_map(|(id, backend)| Some((id.to_owned(), path(&backend.spec)?))).collect()
 }
 
 /// The memories of a VM.
@@ -139,14 +152,18 @@ impl Source {
 
     /// RAM and every backend have their bytes in it or elsewhere, as long as they are, and nothing else has.
     fn check_memories(&self) -> Result<(), SnapshotError> {
-        let wanted = sizes(&self.keyframe().vm)?;
-        for Memory { id, len_bytes, contents: _ } in self.snapshot.memories() {
+        let state = &self.keyframe().vm;
+        let wanted = sizes(state)?;
+        for Memory { id, len_bytes, contents } in self.snapshot.memories() {
             let reason = match wanted.get(id) {
                 None => "the state does not have it".into(),
                 Some(size_bytes) if size_bytes != len_bytes => {
                     format!("it has {len_bytes} bytes, and the state says {size_bytes}")
                 }
-                Some(_) => continue,
+                Some(_) => match unlike(contents, file_of(state, id)) {
+                    Some(reason) => reason,
+                    None => continue,
+                },
             };
             return Err(SnapshotError::Memory { id: id.to_string(), reason });
         }
@@ -162,7 +179,7 @@ impl Source {
         &self,
         maker: &Maker,
         loading: Loading,
-        target: Target,
+        target: Target<'_>,
     ) -> Result<Memories, SnapshotError> {
         let state = &self.keyframe().vm;
         let ram = self.memory(maker, RAM, &ram_spec(state.config.memory_bytes), ram_id()?, loading, target).await?;
@@ -186,7 +203,7 @@ impl Source {
         spec: &BackendSpec,
         id: ContentsId,
         loading: Loading,
-        target: Target,
+        target: Target<'_>,
     ) -> Result<Arc<HostMemory>, SnapshotError> {
         let failed = |reason| SnapshotError::Memory { id: name.into(), reason };
         let contents = self.snapshot.memories().iter().find(|memory| memory.id == id).map(|memory| &memory.contents);
@@ -196,9 +213,12 @@ impl Source {
                 let runs = self.snapshot.runs(&id, BRIDGED_BYTES)?.into_iter().map(run).collect();
                 maker.make_over(name, spec, runs).await.map_err(failed)
             }
-            (_, BackendKind::File { .. }) => match target {
+            (_, BackendKind::File { path, .. }) => match target {
                 // Filled when the guest does not see it any more.
-                Target::InPlace => maker.make(name, spec, MissingFile::Create).await.map_err(failed),
+                Target::InPlace(held) => {
+                    let missing = if held.get(name) == Some(path) { MissingFile::Create } else { MissingFile::Anew };
+                    maker.make(name, spec, missing).await.map_err(failed)
+                }
                 Target::Elsewhere => {
                     let memory = maker.make(name, spec, MissingFile::Anew).await.map_err(failed)?;
                     let filled = self.fill(&id, Arc::clone(&memory)).await;
@@ -324,6 +344,27 @@ pub(crate) fn ram_spec(size_bytes: u64) -> BackendSpec {
 /// A name from outside.
 pub(crate) fn snapshot_name(text: &str) -> Result<SnapshotName, SnapshotError> {
     text.parse().map_err(|error| SnapshotError::Name { name: text.into(), error })
+}
+
+/// The file that a memory is in the state; RAM is none.
+fn file_of<'a>(state: &'a State, id: &ContentsId) -> Option<&'a str> {
+    match &state.backends.get(id.as_str().strip_prefix(BACKEND)?)?.spec.kind {
+        BackendKind::File { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+/// Why the bytes of a memory cannot be where a snapshot says. Those of one that is no file were once taken for zeros.
+fn unlike(contents: &Contents, file: Option<&str>) -> Option<String> {
+    match (contents, file) {
+        (Contents::Reference { path }, None) => {
+            Some(format!("its bytes are said to be in '{path}', and by the state it is no file"))
+        }
+        (Contents::Reference { path }, Some(file)) if path != file => {
+            Some(format!("its bytes are said to be in '{path}', and by the state it is the file '{file}'"))
+        }
+        _ => None,
+    }
 }
 
 /// How long the contents of every memory are.

@@ -25,7 +25,7 @@ use crate::captured::{Captured, Part};
 use crate::held::Held;
 use crate::restore::backend_id;
 use crate::snapshot_error::SnapshotError;
-use crate::snapshots::{RECORDS, SaveForm, SaveProgress, SaveRequest, Saved};
+use crate::snapshots::{RECORDS, SaveForm, SaveProgress, SaveRequest, SaveWish, Saved};
 
 /// Memories by what they are called in a snapshot.
 pub(crate) type Named = BTreeMap<ContentsId, Arc<HostMemory>>;
@@ -89,9 +89,39 @@ fn never_written(specs: &BTreeMap<String, BackendSpec>) -> impl Iterator<Item = 
     specs.iter().filter(move |(_, spec)| is_never(spec)).map(|(id, _)| id)
 }
 
-/// A snapshot whose contents are being copied.
+/// What was taken of what memories know to be dirty: it is dirty again unless it has come into a snapshot.
+#[derive(Default)]
+struct Taken(Vec<(Weak<HostMemory>, Vec<Range<u64>>)>);
+
+impl Taken {
+    fn take(&mut self, memory: &Arc<HostMemory>) -> Vec<Range<u64>> {
+        let dirty = memory.take_dirty();
+        self.0.push((Arc::downgrade(memory), dirty.clone()));
+        dirty
+    }
+
+    /// It is in a snapshot.
+    fn settle(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        for (memory, dirty) in &self.0 {
+            if let Some(memory) = memory.upgrade() {
+                dirty.iter().for_each(|range| memory.mark_dirty(range.start, range.end - range.start));
+            }
+        }
+    }
+}
+
+/// A snapshot whose contents are being copied. Dropped, it leaves nothing, and what it took is dirty as before.
 pub(crate) struct Copying {
+    store: Store,
     draft: Draft,
+    taken: Taken,
+    is_wanted: SaveWish,
     parent: Option<SnapshotName>,
     memories: BTreeMap<ContentsId, Copy>,
     referenced: BTreeMap<ContentsId, Arc<HostMemory>>,
@@ -111,18 +141,31 @@ struct Copy {
 impl Copying {
     /// Begins, and copies what has to be copied anyway.
     pub(crate) fn begin(
-        store: &Store,
+        store: Store,
         request: &SaveRequest,
         lineage: &Lineage,
         named: Named,
         specs: BTreeMap<String, BackendSpec>,
         slots: Option<Arc<Slots>>,
+        is_wanted: SaveWish,
     ) -> Result<Self, SnapshotError> {
-        let parent = if request.form == SaveForm::Incremental { lineage.parent(store) } else { None };
+        let parent = if request.form == SaveForm::Incremental { lineage.parent(&store) } else { None };
         let draft = store.begin(&request.name, parent.as_ref())?;
         let parent_name = parent.as_ref().map(|parent| parent.name().clone());
         let (memories, referenced, held) = (BTreeMap::new(), BTreeMap::new(), Held::with_room(0));
-        let mut copying = Self { draft, parent: parent_name, memories, referenced, slots, held, written_bytes: 0 };
+        let taken = Taken::default();
+        let mut copying = Self {
+            store,
+            draft,
+            taken,
+            is_wanted,
+            parent: parent_name,
+            memories,
+            referenced,
+            slots,
+            held,
+            written_bytes: 0,
+        };
         let mut named = named;
         let referred: BTreeSet<_> = request.by_reference.iter().chain(never_written(&specs)).collect();
         for id in referred {
@@ -177,7 +220,7 @@ impl Copying {
         let mut writer = self.draft.contents(&id, memory.len_bytes(), base)?;
         let failed = |error: std::io::Error| SnapshotError::Memory { id: id.to_string(), reason: error.to_string() };
         // Asked for in either case: what was dirty before is copied now.
-        let dirty = memory.take_dirty();
+        let dirty = self.taken.take(&memory);
         let file = memory.share().map_err(failed)?.map(File::from);
         let file = match file {
             Some(file) if writer.clone_file(&file)? == CloneOutcome::Cloned => Some(file),
@@ -195,6 +238,7 @@ impl Copying {
     pub(crate) fn pre_copy(&mut self, progress: &SaveProgress) -> Result<(), SnapshotError> {
         let mut before = u64::MAX;
         for _ in 0..ROUNDS_MAX {
+            self.check_wanted()?;
             let dirty_bytes = self.copy_dirty()?;
             progress(self.written_bytes, self.written_bytes + dirty_bytes);
             let is_enough = dirty_bytes <= LITTLE_BYTES || dirty_bytes >= before;
@@ -250,7 +294,7 @@ impl Copying {
         self.collect();
         let mut dirty_bytes = 0;
         for copy in self.memories.values_mut() {
-            let dirty = copy.memory.take_dirty();
+            let dirty = self.taken.take(&copy.memory);
             if copy.file.is_none() {
                 dirty_bytes += dirty.iter().map(|Range { start, end }| end - start).sum::<u64>();
                 self.written_bytes += copy.writer.copy(&copy.memory, &dirty)?.written_bytes;
@@ -263,7 +307,7 @@ impl Copying {
     fn hold_dirty(&mut self) -> Result<(), SnapshotError> {
         self.collect();
         for (id, copy) in &mut self.memories {
-            let dirty = copy.memory.take_dirty();
+            let dirty = self.taken.take(&copy.memory);
             if copy.file.is_none() {
                 let failed =
                     |reason: OutOfRange| SnapshotError::Memory { id: id.to_string(), reason: reason.to_string() };
@@ -283,6 +327,10 @@ impl Copying {
         Ok(())
     }
 
+    fn check_wanted(&self) -> Result<(), SnapshotError> {
+        if (self.is_wanted)() { Ok(()) } else { Err(SnapshotError::Unwanted) }
+    }
+
     /// Makes it a snapshot.
     pub(crate) fn finish(
         mut self,
@@ -290,6 +338,7 @@ impl Copying {
         build: &str,
         pause: Duration,
     ) -> Result<(Saved, Lineage), SnapshotError> {
+        self.check_wanted()?;
         self.write_held()?;
         let last = captured.keyframe.seq;
         self.draft.about("build", build)?;
@@ -303,6 +352,13 @@ impl Copying {
         let memories = self.memories.iter().map(|(id, copy)| (id.clone(), Arc::downgrade(&copy.memory))).collect();
         let writers = self.memories.into_values().map(|copy| copy.writer).collect();
         let snapshot = self.draft.finish(writers, &mut |_| ())?;
+        if !(self.is_wanted)() {
+            let name = snapshot.name().clone();
+            drop(snapshot);
+            self.store.delete(&name)?;
+            return Err(SnapshotError::Unwanted);
+        }
+        self.taken.settle();
         let saved = Saved {
             name: snapshot.name().to_string(),
             id: snapshot.id().to_string(),

@@ -27,6 +27,9 @@ pub enum SnapshotError {
     /// It cannot be read or written.
     #[error(transparent)]
     Store(Box<StoreError>),
+    /// Whoever wanted it saved does not any more.
+    #[error("it is not wanted any more: nothing is saved")]
+    Unwanted,
     /// There is no place for snapshots.
     #[error(
         "this VM has no place for snapshots: start it with --snapshots DIR, or with a journal, in whose directory they are then"

@@ -23,7 +23,7 @@ use crate::captured::Captured;
 use crate::fatal::{Fatal, Stopped};
 use crate::open::{self, Opened};
 use crate::refill::Refill;
-use crate::restore::{Loading, Memories, Source, Target, backend_id, ram_id, snapshot_name};
+use crate::restore::{Loading, Memories, Source, Target, backend_id, held_files, ram_id, snapshot_name};
 use crate::save::{Copying, Lineage, Named};
 use crate::snapshot_error::SnapshotError;
 use crate::start::JournalPlace;
@@ -92,14 +92,14 @@ pub struct ListedSnapshot {
 /// What is there of a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListedState {
-    /// All of it.
+    /// All of it, and of what it is built on.
     Whole(SnapshotFacts),
     /// It is being written or removed, or whoever did that has died.
     HalfMade {
         /// Which of them.
         reason: String,
     },
-    /// It cannot be loaded.
+    /// It cannot be loaded: it is not what was written, or what it is built on is gone or another.
     Damaged {
         /// The file, and what is wrong with it.
         reason: String,
@@ -124,6 +124,9 @@ pub struct SnapshotFacts {
 /// Who hears how far a save is: bytes done, bytes in all.
 pub type SaveProgress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
+/// Whether a save is still wanted.
+pub type SaveWish = Arc<dyn Fn() -> bool + Send + Sync>;
+
 impl Vm {
     /// Saves the VM while it runs.
     ///
@@ -131,30 +134,54 @@ impl Vm {
     ///
     /// Nothing of it is left then, and the VM goes on.
     pub async fn save_snapshot(&self, request: SaveRequest, progress: SaveProgress) -> Result<Saved, SnapshotError> {
+        self.save_snapshot_while(request, progress, Arc::new(|| true)).await
+    }
+
+    /// Saves the VM as long as that is wanted, which is asked now and then, and at the end.
+    ///
+    /// # Errors
+    ///
+    /// Nothing of it is left then, and the VM goes on: [`SnapshotError::Unwanted`], or why it cannot be saved. The next one is
+    /// built on the same snapshot as this one was to be. It was once full, though nothing had been done.
+    pub async fn save_snapshot_while(
+        &self,
+        request: SaveRequest,
+        progress: SaveProgress,
+        is_wanted: SaveWish,
+    ) -> Result<Saved, SnapshotError> {
         let store = self.store()?;
         self.sweep_snapshots().await;
         // One at a time, because each takes what is dirty.
         let mut lineage = self.shared.lineage.lock().await;
-        let known = std::mem::take(&mut *lineage);
-        let (saved, next) = self.save(store, request, known, progress).await?;
+        // Whoever does not wait for the end of this leaves nothing to build on: threads of it may still take what is dirty.
+        let known = Arc::new(std::mem::take(&mut *lineage));
+        let saved = self.save(store, request, &known, progress, is_wanted).await;
+        // What was taken of memories is dirty again where it failed; nobody else holds it any more.
+        let (saved, next) = match saved {
+            Ok((saved, next)) => (Ok(saved), next),
+            Err(error) => (Err(error), Arc::into_inner(known).unwrap_or_default()),
+        };
         *lineage = next;
-        Ok(saved)
+        saved
     }
 
     async fn save(
         &self,
         store: Store,
         request: SaveRequest,
-        lineage: Lineage,
+        lineage: &Arc<Lineage>,
         progress: SaveProgress,
+        is_wanted: SaveWish,
     ) -> Result<(Saved, Lineage), SnapshotError> {
         let parts = self.parts();
         let slots = parts.slots.processor.kvm.as_ref().map(|kvm| Arc::clone(kvm.slots()));
         let memories = named(parts.platform().ram(), parts.memories().await?)?;
         let specs =
             parts.backends(|state| state.iter().map(|(id, b)| (id.to_owned(), b.spec.clone())).collect()).await?;
+        let lineage = Arc::clone(lineage);
         let copying = spawn_blocking(move || {
-            let mut copying = Copying::begin(&store, &request, &lineage, memories, specs, slots)?;
+            let mut copying = Copying::begin(store, &request, &lineage, memories, specs, slots, is_wanted)?;
+            drop(lineage);
             copying.pre_copy(&progress)?;
             Ok::<_, SnapshotError>(copying)
         });
@@ -198,9 +225,16 @@ impl Vm {
             source.verify().await?;
         }
         // What goes into files that the guest still sees is written when it does not any more.
-        let early = source.memories(&options.maker(), Loading::Eager, Target::InPlace).await?;
+        let held = self.backends(held_files).await?;
+        let early = source.memories(&options.maker(), Loading::Eager, Target::InPlace(&held)).await?;
 
-        let (quiet, _) = self.quiet().await?;
+        let quiet = match self.quiet().await {
+            Ok((quiet, _)) => quiet,
+            Err(error) => {
+                early.abandon().await;
+                return Err(error.into());
+            }
+        };
         quiet.end_life().await;
         quiet.parts.close_journal().await;
         let succeeded = self.succeed(&source, early).await;
@@ -243,15 +277,18 @@ impl Vm {
     ///
     /// # Errors
     ///
-    /// There is none, others are built on it, or it is in use.
+    /// There is none, others are built on it, it is in use, or its directory has anything in it that is none of a snapshot's.
     pub async fn delete_snapshot(&self, name: &str) -> Result<(), SnapshotError> {
         let (store, name) = (self.store()?, snapshot_name(name)?);
         let mut lineage = self.shared.lineage.lock().await;
+        let is_newest = lineage.is_newest(&name);
+        let deleted: Result<(), SnapshotError> =
+            spawn_blocking(move || Ok(store.delete(&name)?)).await.map_err(|_| Stopped)?;
         // The next one cannot be built on it.
-        if lineage.is_newest(&name) {
+        if deleted.is_ok() && is_newest {
             *lineage = Lineage::default();
         }
-        spawn_blocking(move || Ok(store.delete(&name)?)).await.map_err(|_| Stopped)?
+        deleted
     }
 
     /// All snapshots, by name.

@@ -62,7 +62,7 @@ impl Dir {
     /// Opens a directory in this one.
     pub(crate) fn open_in(&self, name: &str) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty())?;
+        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty()).map_err(self.told(name))?;
         Ok(Self { fd: fd.into(), path: self.path.join(name) })
     }
 
@@ -85,7 +85,7 @@ impl Dir {
     pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         // A FIFO under this name must not wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty())?;
+        let fd = rustix::fs::openat(&self.fd, single(name)?, flags, Mode::empty()).map_err(self.told(name))?;
         match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
             FileType::RegularFile => Ok(fd.into()),
             _ => Err(io::Error::other("it is no regular file")),
@@ -113,9 +113,29 @@ impl Dir {
         Ok(rustix::fs::unlinkat(&self.fd, single(name)?, AtFlags::empty())?)
     }
 
-    /// Removes a directory in this one, with all that is in it.
-    pub(crate) fn remove_in(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_dir_all(self.path.join(single(name)?))
+    /// Removes a directory in this one that has nothing in it.
+    pub(crate) fn remove_empty_in(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.fd, single(name)?, AtFlags::REMOVEDIR)?)
+    }
+
+    /// What is in it, by name. A name that is no text shows, and is none that this crate gives.
+    pub(crate) fn entries(&self) -> io::Result<Vec<(String, FileType)>> {
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let entry = entry?;
+            let (name, mut kind) = (entry.file_name(), entry.file_type());
+            if [&b"."[..], b".."].contains(&name.to_bytes()) {
+                continue;
+            }
+            // Some file systems do not keep it beside the name.
+            if kind == FileType::Unknown {
+                let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                kind = FileType::from_raw_mode(stat.st_mode);
+            }
+            entries.push((name.to_string_lossy().into_owned(), kind));
+        }
+        entries.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(entries)
     }
 
     /// Makes durable what was made, renamed or removed in it.
@@ -157,6 +177,18 @@ impl Dir {
             sleep(LOCK_PAUSE);
         }
         Ok(Locked::No)
+    }
+
+    /// Why something did not open. Of a symbolic link the host says that there are too many of them, or that it is no
+    /// directory.
+    fn told(&self, name: &str) -> impl FnOnce(Errno) -> io::Error {
+        move |errno| {
+            let stat = rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+            match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+                Ok(FileType::Symlink) => io::Error::other("it is a symbolic link"),
+                _ => errno.into(),
+            }
+        }
     }
 
     fn flock(&self, operation: FlockOperation) -> io::Result<Locked> {

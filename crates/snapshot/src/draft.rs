@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::dir::{Dir, Locked};
 use crate::error::SnapshotError;
-use crate::layer::failed;
+use crate::layer::{failed, failed_at};
 use crate::manifest::{
     ABOUT_KEY_MAX_BYTES, ABOUT_MAX, ABOUT_VALUE_MAX_BYTES, Base, Contents, FORMERLY, MEMORIES_MAX, MEMORY_MAX_BYTES,
     Memory, PATH_MAX_BYTES,
@@ -22,6 +22,7 @@ use crate::manifest::{
 use crate::name::{self, ContentsId, SnapshotName};
 use crate::overlay::pages_with_bytes;
 use crate::packed::{PART_MAX_BYTES, PART_NAME_MAX_BYTES, PARTS_MAX, Part, Unpacked};
+use crate::removal;
 use crate::snapshot::{Snapshot, base_in};
 use crate::writer::ContentsWriter;
 
@@ -53,7 +54,7 @@ impl Drop for Half {
         let Self { store, name, dir } = self;
         // Its lock ends only behind this: until then it is nobody else's to remove.
         if let Some(dir) = dir.take() {
-            if let Err(error) = store.remove_in(name) {
+            if let Err(error) = removal::remove(store, name, &dir) {
                 tracing::warn!(dir = %dir.path().display(), %error, "a draft of a snapshot stays, to be swept");
             }
             drop(dir);
@@ -63,12 +64,15 @@ impl Drop for Half {
 
 impl Half {
     pub(crate) fn dir(&self, name: &SnapshotName) -> Result<&Dir, SnapshotError> {
-        self.dir.as_ref().ok_or_else(|| failed(name, ".", "use")(std::io::ErrorKind::NotFound.into()))
+        self.dir.as_ref().ok_or_else(|| {
+            failed_at(name, &self.store.path().join(&self.name), "use")(std::io::ErrorKind::NotFound.into())
+        })
     }
 
     /// Makes its lock one for many, as that of a snapshot is that is open.
     pub(crate) fn share(&self, name: &SnapshotName) -> Result<(), SnapshotError> {
-        match self.dir(name)?.try_share().map_err(failed(name, ".", "lock"))? {
+        let dir = self.dir(name)?;
+        match dir.try_share().map_err(failed_at(name, dir.path(), "lock"))? {
             Locked::Yes => Ok(()),
             Locked::No => Err(SnapshotError::BeingWritten { snapshot: name.to_string() }),
         }

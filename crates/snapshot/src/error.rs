@@ -80,12 +80,33 @@ pub enum SnapshotError {
         /// Those whose parent it is.
         children: Vec<String>,
     },
+    /// A directory that is to go is no snapshot's, or not only.
+    #[error(
+        "{} is not removed: '{}' in it is {what}, and is somebody's; move that away and try again",
+        dir.display(), entry
+    )]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// What in it is none of a snapshot's.
+        entry: String,
+        /// What it is instead.
+        what: &'static str,
+    },
+    /// A directory cannot be removed.
+    #[error("{}: cannot remove it: {source}", dir.display())]
+    Removal {
+        /// The directory.
+        dir: PathBuf,
+        /// What the host said.
+        source: io::Error,
+    },
     /// A file could not be written or read.
     #[error("snapshot '{snapshot}': cannot {doing} '{file}': {source}")]
     File {
         /// The snapshot.
         snapshot: String,
-        /// The file in its directory.
+        /// The file in its directory, or where a directory is.
         file: String,
         /// What was tried.
         doing: &'static str,

@@ -14,7 +14,7 @@ use crate::contents::Layered;
 use crate::digest::{Digest, SnapshotId};
 use crate::draft::Draft;
 use crate::error::SnapshotError;
-use crate::layer::{Layer, failed, open_dir, read_manifest};
+use crate::layer::{Layer, failed, failed_at, open_dir, read_manifest};
 use crate::manifest::{self, Contents, FileEntry, Link, MANIFEST_MAX_BYTES, Manifest, PARTS_FILE, RUNS_FILE};
 use crate::packed::{self, Kind, Part, Unpacked};
 use crate::runs::{RUNS_MAX, RUNS_MAX_BYTES, RUNS_VERSION, Runs};
@@ -186,7 +186,8 @@ impl Draft {
         let (_, bytes) = manifest.seal();
         self.check_count("bytes of the manifest", bytes.len() as u64, MANIFEST_MAX_BYTES)?;
         self.write_file(manifest::FILE, &[bytes])?;
-        self.half.dir(&self.name)?.sync().map_err(failed(&self.name, ".", "sync"))
+        let dir = self.half.dir(&self.name)?;
+        dir.sync().map_err(failed_at(&self.name, dir.path(), "sync"))
     }
 
     fn write_file(&self, file: &str, pieces: &[Vec<u8>]) -> Result<(), SnapshotError> {
@@ -202,14 +203,15 @@ impl Draft {
         if let Some(parent) = &parent {
             check_parent(&name, parent)?;
         }
-        if half.store.has(name.as_str()).map_err(failed(&name, ".", "look for"))? {
+        let path = half.store.path().join(name.as_str());
+        if half.store.has(name.as_str()).map_err(failed_at(&name, &path, "look for"))? {
             return Err(SnapshotError::Exists { snapshot: name.to_string(), dir: half.store.path().to_owned() });
         }
         half.share(&name)?;
-        half.store.rename(&half.name, name.as_str()).map_err(failed(&name, ".", "rename"))?;
+        half.store.rename(&half.name, name.as_str()).map_err(failed_at(&name, &path, "make"))?;
         let dir = half.dir.take();
         progress(Step::Sync);
-        half.store.sync().map_err(failed(&name, "..", "sync"))?;
+        half.store.sync().map_err(failed_at(&name, half.store.path(), "sync"))?;
         drop(lock);
         let dir = dir.map_or_else(|| open_dir(&half.store, &name), Ok)?;
         let mut layers = vec![std::sync::Arc::new(Layer::read(dir, &name)?)];

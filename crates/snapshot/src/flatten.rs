@@ -17,11 +17,12 @@ use crate::dir::{Dir, Locked};
 use crate::draft::Draft;
 use crate::error::{Damage, SnapshotError};
 use crate::finish::Step;
-use crate::layer::{Layer, failed, open_dir, read_manifest};
+use crate::layer::{Layer, failed_at, open_dir, read_manifest};
 use crate::manifest::{Base, Contents, FORMERLY, Manifest, Memory};
 use crate::name::SnapshotName;
 use crate::overlay::{Held, Shown, held, shown};
 use crate::pages::{self, CHUNK_BYTES};
+use crate::removal;
 use crate::runs::Runs;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreLock};
@@ -37,7 +38,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// What is wrong with the chain; [`SnapshotError::InUse`] if it or one that is built on it is open, or
+    /// What is wrong with the chain; [`SnapshotError::Foreign`] if there is anything of somebody's in its directory;
+    /// [`SnapshotError::InUse`] if it or one that is built on it is open, or
     /// [`SnapshotError::BeingWritten`]; [`SnapshotError::Replaced`]; [`SnapshotError::File`] with what the host said. It is as
     /// it was then, but where only the last sync failed.
     pub fn flatten(&self, name: &SnapshotName, progress: Progress<'_>) -> Result<Snapshot, SnapshotError> {
@@ -45,6 +47,8 @@ impl Store {
         if chain.manifest().parent.is_none() {
             return Ok(chain);
         }
+        // It goes at the end, and nothing of somebody's with it.
+        removal::check(&chain.top().dir)?;
         let mut draft = self.begin_again(name)?;
         draft.repeat(&chain)?;
         let (writers, expected) = draft.copy_of(&chain, progress)?;
@@ -111,14 +115,15 @@ impl Draft {
         drop(old);
         let old = hold(&half.store, &name)?;
         check_same(&was, &read_manifest(&old, &name)?)?;
+        removal::check(&old)?;
         let above = store.all_on(&was)?;
         let above = above.iter().map(|name| hold(&half.store, name)).collect::<Result<Vec<_>, _>>()?;
         half.share(&name)?;
-        half.store.exchange(&half.name, name.as_str()).map_err(failed(&name, ".", "exchange"))?;
+        half.store.exchange(&half.name, name.as_str()).map_err(failed_at(&name, old.path(), "exchange"))?;
         // From here on the old one is what goes with the draft.
         let dir = half.dir.replace(old);
         progress(Step::Sync);
-        half.store.sync().map_err(failed(&name, "..", "sync"))?;
+        half.store.sync().map_err(failed_at(&name, half.store.path(), "sync"))?;
         drop((above, lock));
         let place = Arc::clone(&half.store);
         drop(half);
@@ -131,7 +136,7 @@ impl Draft {
 /// Takes the lock for one of a snapshot.
 fn hold(store: &Dir, name: &SnapshotName) -> Result<Dir, SnapshotError> {
     let dir = open_dir(store, name)?;
-    match dir.lock_unless_held().map_err(failed(name, ".", "lock"))? {
+    match dir.lock_unless_held().map_err(failed_at(name, dir.path(), "lock"))? {
         Locked::Yes => Ok(dir),
         Locked::No => Err(SnapshotError::InUse { snapshot: name.to_string() }),
     }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use crate::contents::Layered;
 use crate::dir::Dir;
@@ -34,7 +35,7 @@ pub(crate) struct Layer {
 pub(crate) fn open_dir(store: &Dir, name: &SnapshotName) -> Result<Dir, SnapshotError> {
     store.open_in(name.as_str()).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => SnapshotError::NotThere { snapshot: name.to_string(), dir: store.path().to_owned() },
-        _ => failed(name, ".", "open")(source),
+        _ => failed_at(name, &store.path().join(name.as_str()), "open")(source),
     })
 }
 
@@ -176,6 +177,15 @@ pub(crate) fn failed(
 ) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
     let (snapshot, file) = (name.to_string(), file.to_owned());
     move |source| SnapshotError::File { snapshot, file, doing, source }
+}
+
+/// What fails with a directory, which is called by its path: `'.'` once stood there, which is anywhere.
+pub(crate) fn failed_at(
+    name: &SnapshotName,
+    path: &Path,
+    doing: &'static str,
+) -> impl FnOnce(io::Error) -> SnapshotError + use<> {
+    failed(name, &path.display().to_string(), doing)
 }
 
 fn damaged(name: &SnapshotName, file: &str, damage: Damage) -> SnapshotError {

@@ -33,6 +33,7 @@ mod name;
 mod overlay;
 mod packed;
 mod pages;
+mod removal;
 mod runs;
 mod snapshot;
 mod store;

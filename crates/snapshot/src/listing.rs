@@ -1,25 +1,27 @@
 //! What lies in a directory of snapshots, whole or not.
 //!
 //! ```text
-//!  NAME       manifest and files as they should be ─▶ Whole, else Damaged with the reason
+//!  NAME       manifest and files as they should be, and those of all below it ─▶ Whole, else Damaged with the reason
 //!  NAME.part  ─▶ Unfinished ┐ held by a process, or by none any more
 //!  NAME.gone  ─▶ Leaving    ┘
 //! ```
 //!
 //! A listing is never an error because of what is in it. Deliberately absent: reading runs, parts and bytes of memories.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::dir::{Dir, Locked};
 use crate::error::SnapshotError;
 use crate::layer::{Layer, open_dir};
-use crate::manifest::Manifest;
+use crate::manifest::{Link, Manifest};
 use crate::name::{HALF_GONE, HALF_MADE, SnapshotName};
+use crate::snapshot::CHAIN_MAX;
 
 /// Something in a directory of snapshots.
 #[derive(Debug)]
 pub enum Listed {
-    /// A snapshot. Its parent need not be there.
+    /// A snapshot, with all that it is built on.
     Whole {
         /// What it says of itself.
         manifest: Manifest,
@@ -40,7 +42,7 @@ pub enum Listed {
         /// Whether somebody removes it.
         holder: Holder,
     },
-    /// Something that is no snapshot, or no longer.
+    /// Something that is no snapshot, or no longer; or one that is built on what is not there, or is another one.
     Damaged {
         /// What it is called.
         name: String,
@@ -54,7 +56,7 @@ pub enum Listed {
 pub enum Holder {
     /// It is.
     Alive,
-    /// It is not: [`crate::Store::sweep`] removes it.
+    /// It is not: [`crate::Store::sweep`] removes it, unless something of somebody's is in it.
     Dead,
 }
 
@@ -84,6 +86,47 @@ pub(crate) fn look(store: &Dir, name: &str) -> Option<Listed> {
         Err(SnapshotError::NotThere { .. }) => None,
         Err(error) => Some(Listed::Damaged { name: name.to_owned(), error }),
     }
+}
+
+/// Of what was looked at alone, what it is with all below it. One whose parent is gone was once called whole, and could not be
+/// loaded.
+pub(crate) fn with_chains(store: &Dir, listed: impl Iterator<Item = Listed>) -> Vec<Listed> {
+    let mut listed: Vec<_> = listed.collect();
+    let whole = listed.iter().filter_map(|one| match one {
+        Listed::Whole { manifest, .. } => Some((&manifest.name, manifest)),
+        _ => None,
+    });
+    let whole: BTreeMap<_, _> = whole.collect();
+    let broken = |(at, one): (usize, &Listed)| match one {
+        Listed::Whole { manifest, .. } => Some((at, chain_of(store, &whole, manifest).err()?)),
+        _ => None,
+    };
+    let broken: Vec<_> = listed.iter().enumerate().filter_map(broken).collect();
+    for (at, error) in broken {
+        listed[at] = Listed::Damaged { name: listed[at].name().to_owned(), error };
+    }
+    listed
+}
+
+/// Whether all that it is built on is there, as [`crate::Store::snapshot`] would find it.
+fn chain_of(store: &Dir, whole: &BTreeMap<&SnapshotName, &Manifest>, manifest: &Manifest) -> Result<(), SnapshotError> {
+    let (mut child, mut length) = (manifest, 1);
+    while let Some(Link { name, id: wanted }) = &child.parent {
+        let (snapshot, parent, wanted) = (child.name.to_string(), name.to_string(), *wanted);
+        if length == CHAIN_MAX {
+            return Err(SnapshotError::ChainTooLong { snapshot: manifest.name.to_string(), max: CHAIN_MAX });
+        }
+        let Some(below) = whole.get(name) else {
+            // It is read once more for what is wrong with it; by now it may be right.
+            let Err(source) = look_whole(store, name.as_str()) else { return Ok(()) };
+            return Err(SnapshotError::Parent { snapshot, parent, wanted, source: Box::new(source) });
+        };
+        if !below.is_or_was(wanted) {
+            return Err(SnapshotError::OtherParent { snapshot, parent, wanted, found: below.id });
+        }
+        (child, length) = (below, length + 1);
+    }
+    Ok(())
 }
 
 fn look_whole(store: &Dir, name: &str) -> Result<(Layer, u64), SnapshotError> {

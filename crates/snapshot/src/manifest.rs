@@ -26,7 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::digest::{Digest, SnapshotId};
 use crate::error::Damage;
-use crate::name::{ContentsId, SnapshotName};
+use crate::name::{self, ContentsId, SnapshotName};
 
 /// The format of snapshots that this build writes and reads.
 pub const FORMAT: u32 = 1;
@@ -206,6 +206,7 @@ impl Manifest {
         if self.memories.len() > MEMORIES_MAX || self.about.len() > ABOUT_MAX {
             return Err(format!("{} memories and {} facts", self.memories.len(), self.about.len()));
         }
+        self.check_facts()?;
         let mut seen = BTreeSet::new();
         for memory in &self.memories {
             let Memory { id, len_bytes, contents } = memory;
@@ -218,8 +219,27 @@ impl Manifest {
             if *contents == Contents::Copied(Base::Parent) && self.parent.is_none() {
                 return Err(format!("memory '{id}' is built on a parent, and there is none"));
             }
+            if let Contents::Reference { path } = contents
+                && path.len() > PATH_MAX_BYTES
+            {
+                return Err(format!("the path of memory '{id}' has {} bytes, of at most {PATH_MAX_BYTES}", path.len()));
+            }
         }
         self.check_files()
+    }
+
+    fn check_facts(&self) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for (key, text) in &self.about {
+            name::check(key, ABOUT_KEY_MAX_BYTES).map_err(|why| format!("the name {key:?} of a fact: {why}"))?;
+            if text.len() > ABOUT_VALUE_MAX_BYTES {
+                return Err(format!("fact '{key}' has {} bytes, of at most {ABOUT_VALUE_MAX_BYTES}", text.len()));
+            }
+            if !seen.insert(key) {
+                return Err(format!("there are two facts '{key}'"));
+            }
+        }
+        Ok(())
     }
 
     /// Which files there are follows from the memories; none else is opened.

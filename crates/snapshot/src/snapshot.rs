@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::digest::SnapshotId;
 use crate::dir::{Dir, Locked};
 use crate::error::{Damage, SnapshotError};
-use crate::layer::{Layer, open_dir};
+use crate::layer::{Layer, failed_at, open_dir};
 use crate::manifest::{Base, Contents, FILE, Link, Manifest, Memory, PARTS_FILE};
 use crate::name::{ContentsId, SnapshotName};
 use crate::packed::{Index, Kind, Part, PartInfo};
@@ -33,7 +33,7 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn open(store: &Arc<Dir>, name: &SnapshotName) -> Result<Self, SnapshotError> {
         let dir = open_dir(store, name)?;
-        if dir.try_share().map_err(crate::layer::failed(name, ".", "lock"))? == Locked::No {
+        if dir.try_share().map_err(failed_at(name, dir.path(), "lock"))? == Locked::No {
             return Err(SnapshotError::BeingRemoved { snapshot: name.to_string() });
         }
         let mut layers = vec![Arc::new(Layer::read(dir, name)?)];

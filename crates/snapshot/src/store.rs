@@ -19,10 +19,11 @@ use std::sync::Arc;
 use crate::dir::{Dir, LOCK_WAIT_MS, Locked};
 use crate::draft::{Draft, Half};
 use crate::error::SnapshotError;
-use crate::layer::{failed, open_dir, read_manifest};
+use crate::layer::{failed_at, open_dir, read_manifest};
 use crate::listing::{self, Listed};
 use crate::manifest::Manifest;
 use crate::name::{HALF_GONE, HALF_MADE, SnapshotName};
+use crate::removal;
 use crate::snapshot::{CHAIN_MAX, Snapshot};
 
 /// A directory of snapshots. Clones are the same one.
@@ -85,7 +86,7 @@ impl Store {
     ///
     /// [`SnapshotError::Store`] if it cannot be read.
     pub fn list(&self) -> Result<Vec<Listed>, SnapshotError> {
-        Ok(self.names()?.iter().filter_map(|name| listing::look(&self.dir, name)).collect())
+        Ok(listing::with_chains(&self.dir, self.names()?.iter().filter_map(|name| listing::look(&self.dir, name))))
     }
 
     /// Opens a snapshot and all below it: reads and checks manifests, runs and parts.
@@ -104,7 +105,8 @@ impl Store {
     /// # Errors
     ///
     /// [`SnapshotError::Exists`], [`SnapshotError::BeingWritten`], [`SnapshotError::ForeignParent`],
-    /// [`SnapshotError::ChainTooLong`], or what the host says.
+    /// [`SnapshotError::ChainTooLong`], [`SnapshotError::Foreign`] if there is something of somebody's under the name that it
+    /// has while it is written, or what the host says.
     pub fn begin(&self, name: &SnapshotName, parent: Option<&Snapshot>) -> Result<Draft, SnapshotError> {
         if let Some(parent) = parent {
             self.check_parent(name, parent)?;
@@ -125,14 +127,15 @@ impl Store {
     /// Makes the directory of a draft. The store is locked.
     fn half(&self, name: &SnapshotName) -> Result<Half, SnapshotError> {
         let half_name = name.half_made();
-        match self.claim(&half_name).map_err(failed(name, ".", "lock"))? {
+        let path = self.path().join(&half_name);
+        match self.claim(&half_name).map_err(failed_at(name, &path, "lock"))? {
             Claim::Nothing => {}
-            Claim::Ours(_dir) => self.dir.remove_in(&half_name).map_err(failed(name, ".", "remove"))?,
+            Claim::Ours(dir) => removal::remove(&self.dir, &half_name, &dir)?,
             Claim::Others => return Err(SnapshotError::BeingWritten { snapshot: name.to_string() }),
         }
-        let dir = self.dir.make_in(&half_name).map_err(failed(name, ".", "make"))?;
+        let dir = self.dir.make_in(&half_name).map_err(failed_at(name, &path, "make"))?;
         // Only a listing holds it, and for a moment; a sweep would remove one that is not held.
-        if dir.lock_soon().map_err(failed(name, ".", "lock"))? == Locked::No {
+        if dir.lock_soon().map_err(failed_at(name, &path, "lock"))? == Locked::No {
             return Err(SnapshotError::BeingWritten { snapshot: name.to_string() });
         }
         Ok(Half { store: self.dir.clone(), name: half_name, dir: Some(dir) })
@@ -142,15 +145,17 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::NotThere`], [`SnapshotError::InUse`], [`SnapshotError::HasChildren`], or what the host says. If only
+    /// [`SnapshotError::NotThere`], [`SnapshotError::InUse`], [`SnapshotError::HasChildren`], [`SnapshotError::Foreign`] if
+    /// there is anything in its directory that is none of a snapshot's, or what the host says. If only
     /// the removal of its files fails it is no snapshot any more, and [`Store::sweep`] removes the rest.
     pub fn delete(&self, name: &SnapshotName) -> Result<(), SnapshotError> {
         let (gone_name, snapshot) = (name.half_gone(), || name.to_string());
         let lock = StoreLock::take(&self.dir)?;
         let dir = open_dir(&self.dir, name)?;
-        if dir.try_lock().map_err(failed(name, ".", "lock"))? == Locked::No {
+        if dir.try_lock().map_err(failed_at(name, dir.path(), "lock"))? == Locked::No {
             return Err(SnapshotError::InUse { snapshot: snapshot() });
         }
+        removal::check(&dir)?;
         let manifest = read_manifest(&dir, name).ok();
         let children = self.manifests()?.into_iter().filter(|other| is_on(other, name, manifest.as_ref()));
         let children: Vec<_> = children.map(|child| child.name.to_string()).collect();
@@ -158,24 +163,25 @@ impl Store {
             let (snapshot, dir) = (snapshot(), self.path().to_owned());
             return Err(SnapshotError::HasChildren { snapshot, dir, children });
         }
-        match self.claim(&gone_name).map_err(failed(name, ".", "lock"))? {
+        match self.claim(&gone_name).map_err(failed_at(name, &self.path().join(&gone_name), "lock"))? {
             Claim::Nothing => {}
-            Claim::Ours(_dir) => self.dir.remove_in(&gone_name).map_err(failed(name, ".", "remove"))?,
+            Claim::Ours(left) => removal::remove(&self.dir, &gone_name, &left)?,
             Claim::Others => return Err(SnapshotError::BeingRemoved { snapshot: snapshot() }),
         }
-        self.dir.rename(name.as_str(), &gone_name).map_err(failed(name, ".", "rename"))?;
+        self.dir.rename(name.as_str(), &gone_name).map_err(failed_at(name, dir.path(), "rename"))?;
         self.dir.sync().map_err(self.failed("sync"))?;
         drop(lock);
-        self.dir.remove_in(&gone_name).map_err(failed(name, ".", "remove"))?;
+        removal::remove(&self.dir, &gone_name, &dir)?;
         tracing::info!(snapshot = %name, "deleted a snapshot");
         Ok(())
     }
 
-    /// Removes what dead processes left half made and half gone, and says what it was called.
+    /// Removes what dead processes left half made and half gone, and says what it was called. What has anything in it that is
+    /// none of a snapshot's stays.
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::Store`] if something cannot be removed.
+    /// [`SnapshotError::Store`] and [`SnapshotError::Removal`] if something cannot be removed.
     pub fn sweep(&self) -> Result<Vec<String>, SnapshotError> {
         let lock = StoreLock::take(&self.dir)?;
         let mut claimed = Vec::new();
@@ -189,10 +195,16 @@ impl Store {
         // The locks of the directories are enough to remove them, which may take long.
         drop(lock);
         let mut swept = Vec::new();
-        for (name, _dir) in claimed {
-            self.dir.remove_in(&name).map_err(self.failed("sweep"))?;
-            tracing::info!(%name, "swept what was left of a snapshot");
-            swept.push(name);
+        for (name, dir) in claimed {
+            match removal::remove(&self.dir, &name, &dir) {
+                Ok(()) => {
+                    tracing::info!(%name, "swept what was left of a snapshot");
+                    swept.push(name);
+                }
+                // It looks like one of this house, and is not: the others are swept all the same.
+                Err(error @ SnapshotError::Foreign { .. }) => tracing::warn!("{error}"),
+                Err(error) => return Err(error),
+            }
         }
         Ok(swept)
     }

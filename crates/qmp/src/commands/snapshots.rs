@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use actors::{
-    ListedSnapshot, ListedState, Loaded, RunState, SaveForm, SaveProgress, SaveRequest, Saved, SnapshotError,
+    ListedSnapshot, ListedState, Loaded, RunState, SaveForm, SaveProgress, SaveRequest, SaveWish, Saved, SnapshotError,
     SnapshotFacts, SnapshotName, Vm,
 };
 use serde_json::{Map, Value, json};
@@ -67,9 +67,9 @@ static SNAPSHOT_STATE: EnumSchema = EnumSchema {
     name: "SnapshotState",
     doc: "What is there of a snapshot.",
     values: &[
-        ("whole", "All of it."),
+        ("whole", "All of it, and of what it is built on."),
         ("half-made", "It is being written or removed, or who did that has died."),
-        ("damaged", "It cannot be loaded."),
+        ("damaged", "It cannot be loaded: it is not what was written, or what it is built on is gone or another."),
     ],
 };
 
@@ -122,7 +122,8 @@ pub(super) const SNAPSHOT_LOAD: CommandSchema = CommandSchema {
     name: "snapshot-load",
     doc: "Makes the VM what it was when a snapshot was saved, by a job: JOB_STATUS_CHANGE tells of its end. A VM that runs tells \
           STOP before, and RESUME when it runs again, also where the load was refused; one that is paused stays so. Devices, \
-          backends and capacity are those of the snapshot, of which no event tells: query them.",
+          backends and capacity are those of the snapshot, of which no event tells: query them. A file of a backend gets the \
+          bytes that it had; one that is there and of no backend now is somebody's, and the load is refused.",
     arguments: &[JOB_ID, TAG, VMSTATE, DEVICES],
     returns: Kind::Object(&EMPTY),
     features: &[],
@@ -130,7 +131,8 @@ pub(super) const SNAPSHOT_LOAD: CommandSchema = CommandSchema {
 
 pub(super) const SNAPSHOT_DELETE: CommandSchema = CommandSchema {
     name: "snapshot-delete",
-    doc: "Deletes a snapshot that no other is built on, by a job: JOB_STATUS_CHANGE tells of its end.",
+    doc: "Deletes a snapshot that no other is built on, by a job: JOB_STATUS_CHANGE tells of its end. A directory that has \
+          anything in it but files of a snapshot is refused, and stays as it is.",
     arguments: &[JOB_ID, TAG, DEVICES],
     returns: Kind::Object(&EMPTY),
     features: &[],
@@ -176,7 +178,12 @@ impl Snapshots {
             let job = job.clone();
             Arc::new(move |done_bytes, total_bytes| job.progress(done_bytes, total_bytes))
         };
-        let saved = self.vm.save_snapshot(request, progress).await?;
+        let is_wanted: SaveWish = {
+            let job = job.clone();
+            Arc::new(move || !job.is_cancelled())
+        };
+        let saved = self.vm.save_snapshot_while(request, progress, is_wanted).await?;
+        // Since it was asked last.
         if job.is_cancelled() {
             self.vm.delete_snapshot(&saved.name).await?;
             return Err(JobError::Cancelled);
@@ -312,6 +319,9 @@ impl From<SnapshotError> for QmpError {
 
 impl From<SnapshotError> for JobError {
     fn from(error: SnapshotError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            SnapshotError::Unwanted => Self::Cancelled,
+            error => Self::Failed(error.to_string()),
+        }
     }
 }

@@ -110,6 +110,16 @@ fn a_manifest_says_nothing_that_cannot_be() {
     says(&|manifest| manifest["more"] = json!(1), "unknown field `more`");
     says(&|manifest| manifest["files"][0]["blake3"] = json!("A".repeat(64)), "is no digest");
     says(&|manifest| drop(manifest.as_object_mut().expect("an object").remove("about")), "missing field `about`");
+    says(
+        &|manifest| manifest["about"]["build"] = json!("x".repeat(5000)),
+        "fact 'build' has 5000 bytes, of at most 4096",
+    );
+    says(&|manifest| manifest["about"]["\u{1b}[31m"] = json!("x"), "the name \"\\u{1b}[31m\" of a fact");
+    says(&|manifest| manifest["about"]["x".repeat(65)] = json!("x"), "it has 65 bytes, and at most 64 are allowed");
+    says(
+        &|manifest| manifest["memories"][0]["path"] = json!("x".repeat(5000)),
+        "the path of memory 'disk' has 5000 bytes, of at most 4096",
+    );
     says(&|manifest| manifest["format"] = json!(2), "is in format 2, and this build reads format 1");
 }
 
@@ -228,7 +238,7 @@ fn files_are_files_and_directories_directories() {
     fs::rename(&contents, &elsewhere).expect("movable");
     std::os::unix::fs::symlink(&elsewhere, &contents).expect("makeable");
     let refused = || said(&store.snapshot(&full.name).expect_err("refused"));
-    assert!(refused().contains("'ram.contents'"), "{}", refused());
+    assert!(refused().contains("cannot open 'ram.contents': it is a symbolic link"), "{}", refused());
     fs::remove_file(&contents).expect("removable");
     rustix::fs::mknodat(rustix::fs::CWD, &contents, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
         .expect("a FIFO");
@@ -239,5 +249,6 @@ fn files_are_files_and_directories_directories() {
     store.snapshot(&full.name).expect("whole again");
     fs::rename(store.path().join("full"), dir.path().join("full")).expect("movable");
     std::os::unix::fs::symlink(dir.path().join("full"), store.path().join("full")).expect("makeable");
-    store.snapshot(&full.name).expect_err("a link");
+    let link = format!("cannot open '{}': it is a symbolic link", store.path().join("full").display());
+    assert!(refused().contains(&link), "{}", refused());
 }

@@ -111,6 +111,111 @@ fn what_dead_processes_left_is_swept() {
     assert_eq!(listed(&store), ["c was written", "full"]);
 }
 
+/// Makes a directory in that of all snapshots, with a file in it.
+fn directory_with(store: &Store, dir: &str, file: &str) -> std::path::PathBuf {
+    let (dir, bytes) = (store.path().join(dir), "thesis");
+    std::fs::create_dir_all(&dir).expect("makeable");
+    std::fs::write(dir.join(file), bytes).expect("writable");
+    dir.join(file)
+}
+
+/// Seen as: `dcd snapshot delete Documents` removed a directory of documents, and `save w` a `w.part`.
+#[test]
+fn a_directory_of_somebodys_is_not_removed() {
+    let (_dir, store) = store();
+    let [_, next] = chain_of_two(&store);
+    let documents = directory_with(&store, "Documents", "a.txt");
+    let error = said(&store.delete(&name("Documents")).expect_err("somebody's"));
+    let expected = "/Documents is not removed: 'a.txt' in it is no file that a snapshot has, and is somebody's";
+    assert!(error.contains(expected), "{error}");
+    let part = directory_with(&store, "w.part", "a.txt");
+    let error = said(&store.begin(&name("w"), None).expect_err("somebody's"));
+    assert!(error.contains("/w.part is not removed: 'a.txt' in it"), "{error}");
+    let gone = directory_with(&store, "next.gone", "a.txt");
+    let error = said(&store.delete(&next.name).expect_err("somebody's"));
+    assert!(error.contains("/next.gone is not removed: 'a.txt' in it"), "{error}");
+    // Others are swept all the same.
+    directory_with(&store, "z.part", "ram.contents");
+    std::fs::create_dir(store.path().join("empty.part")).expect("makeable");
+    assert_eq!(store.sweep().expect("swept"), ["empty.part", "z.part"]);
+    for file in [&documents, &part, &gone] {
+        assert_eq!(std::fs::read_to_string(file).expect("there"), "thesis", "{}", file.display());
+    }
+    assert!(read_all(&store, &next).expect("readable").is_some());
+}
+
+#[test]
+fn what_is_in_the_way_of_removing_is_named_and_nothing_is_changed() {
+    let (_dir, store) = store();
+    let [full, next] = chain_of_two(&store);
+    let dir = store.path().join("next");
+    let refused = |what: &str| {
+        for error in
+            [store.delete(&next.name).expect_err(what), store.flatten(&next.name, &mut |_| ()).expect_err(what)]
+        {
+            assert!(matches!(error, SnapshotError::Foreign { .. }) && said(&error).contains(what), "{error}");
+        }
+        assert!(read_all(&store, &next).expect("readable").is_some(), "{what}");
+    };
+    for note in ["notes", ".hidden.contents", "a b.contents", "PARTS"] {
+        let note_path = directory_with(&store, "next", note);
+        refused(&format!("'{note}' in it is no file that a snapshot has"));
+        std::fs::remove_file(note_path).expect("removable");
+    }
+    std::fs::create_dir(dir.join("x.contents")).expect("makeable");
+    refused("'x.contents' in it is a directory");
+    std::fs::remove_dir(dir.join("x.contents")).expect("removable");
+    std::os::unix::fs::symlink("/etc/passwd", dir.join("x.contents")).expect("makeable");
+    refused("'x.contents' in it is a symbolic link");
+    std::fs::remove_file(dir.join("x.contents")).expect("removable");
+    // One that is damaged, or of which little is left, goes.
+    directory_with(&store, "next", "old.contents");
+    std::fs::write(dir.join("manifest.json"), "{}").expect("writable");
+    store.delete(&next.name).expect("deleted");
+    std::fs::remove_file(store.path().join("full/manifest.json")).expect("removable");
+    store.delete(&full.name).expect("deleted");
+    assert_eq!(listed(&store), Vec::<String>::new());
+}
+
+/// Seen as: "cannot make '.'".
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let (_dir, store) = store();
+    std::fs::remove_dir(store.path()).expect("removable");
+    let error = said(&store.begin(&name("b"), None).expect_err("nowhere"));
+    let expected = format!("snapshot 'b': cannot make '{}/b.part': No such file", store.path().display());
+    assert!(error.contains(&expected), "{error}");
+}
+
+/// Seen as: a list called a snapshot whole that could not be loaded, because its parent was gone, or was another.
+#[test]
+fn one_is_only_whole_with_all_that_it_is_built_on() {
+    let (_dir, store) = store();
+    let [full, next] = chain_of_two(&store);
+    let ram = memory(LEN_BYTES);
+    let open = store.snapshot(&next.name).expect("there");
+    let third = store.begin(&name("third"), Some(&open)).expect("begun");
+    drop(finish(third, &ram, Base::Parent).expect("finished"));
+    drop(open);
+    assert_eq!(listed(&store), ["full", "next", "third"]);
+    // What opening says of it.
+    let refused = |snapshot: &str| format!("{snapshot}: {}", store.snapshot(&name(snapshot)).expect_err("refused"));
+    std::fs::rename(store.path().join("full"), store.path().join(".kept")).expect("movable");
+    assert!(refused("next").contains("'next' is built on 'full'") && refused("next").contains("there is no snapshot"));
+    assert_eq!(listed(&store), [refused("next"), refused("third")]);
+    drop(finish(store.begin(&full.name, None).expect("begun"), &ram, Base::Zeros).expect("finished"));
+    assert!(refused("next").contains("but the 'full' that is there has id"));
+    assert_eq!(listed(&store), ["full".to_owned(), refused("next"), refused("third")]);
+    std::fs::write(store.path().join("full/manifest.json"), "{").expect("writable");
+    assert_eq!(listed(&store), [refused("full"), refused("next"), refused("third")]);
+    std::fs::remove_dir_all(store.path().join("full")).expect("removable");
+    std::fs::rename(store.path().join(".kept"), store.path().join("full")).expect("movable");
+    assert_eq!(listed(&store), ["full", "next", "third"]);
+    // One that was flattened is still the one.
+    drop(store.flatten(&next.name, &mut |_| ()).expect("flattened"));
+    assert_eq!(listed(&store), ["full", "next", "third"]);
+}
+
 #[test]
 fn a_parent_is_the_right_one() {
     let (_dir, store) = store();
