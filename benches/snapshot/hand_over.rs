@@ -76,7 +76,7 @@ fn handed_over(shape: Shape, dir: &Path) -> Pause {
             let vm = giver.vm.clone();
             async move { vm.hand_over(near).await }
         });
-        let (vm, _, owner) = giver.runtime.block_on(taken).expect("an end").expect("taken");
+        let actors::TakenOver { vm, owner, .. } = giver.runtime.block_on(taken).expect("an end").expect("taken");
         let given = giver.runtime.block_on(given).expect("an end").expect("given");
         giver.runtime.block_on(giver.vm.let_go());
         drop(owner.wait_for_go(LET_GO_TIMEOUT));

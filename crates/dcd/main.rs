@@ -14,6 +14,7 @@ mod demo;
 mod diff;
 mod fd_store;
 mod fork;
+mod inherited;
 mod inspect;
 mod journal_compact;
 mod journal_file;

@@ -1,21 +1,20 @@
 //! `dcd run`: the long-running program.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actors::{
     Accel, Fatal, GuestProgram, GuestReturn, JournalPlace, Loading, MemoryKeeper, Object, PreallocListener,
-    RestoreOptions, Restored, StartOptions, Started, Vm, VmRequest,
+    RestoreOptions, Restored, RunState, StartError, StartOptions, Started, TakenOver, Vm, VmRequest,
 };
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::ValueEnum;
 use device::backends::Survival;
 use device::config::{DeviceConfig, DeviceRequest};
 use device::extents::Notice;
 use driver::Policy;
-use handover::Owner;
 use journal::Durability;
 use memory::BackendDir;
 use qmp::{EventSender, ListenSpec, Server, VmService};
@@ -26,6 +25,7 @@ use wire::Tag;
 
 use crate::accel::{AccelArgument, AccelChoice, OtherGuest};
 use crate::config_file::ConfigFile;
+use crate::inherited::{Inherited, Servers};
 use crate::kept_memory::KeptMemory;
 use crate::options::DeviceOption;
 use crate::owner::Note;
@@ -222,6 +222,9 @@ impl Run {
         let (manager, keeper) = (kept.manager(), Arc::clone(kept) as Arc<dyn MemoryKeeper>);
         let (events, listens) = (EventSender::new(), self.listens()?);
         let journal = self.journal_place()?;
+        if self.takeover.is_some() && self.qtest.is_some() {
+            bail!("--takeover takes the guest that runs, and the configuration names a qtest driver: leave one out");
+        }
         let qtest = self.qtest.as_deref().map(Qtest::open).transpose()?;
         // A driver outside is the guest.
         let (default_guest, other) = match &qtest {
@@ -257,29 +260,29 @@ impl Run {
         };
         // Before anybody can be told that it is ready: a signal from then on is a request to end, not a death.
         let mut signals = Signals::new()?;
-        let (vm, started, owner) = self.begin(options).await?;
-        if let Some(owner) = owner {
-            // The other process lets go of its sockets; the guest does not wait for it.
-            tokio::task::spawn_blocking(move || owner.wait_for_go(LET_GO_TIMEOUT)).await.ok();
-        }
-        let service = Arc::new(VmService::new(vm.clone()));
-        let server = Server::start(listens, Arc::clone(&service), events).await?;
-        let mut addresses: Vec<_> = server.addresses().iter().map(|address| format!("qmp: {address}")).collect();
+        let Begun { vm, service, started, servers, before } = self.begin(options, listens, events).await?;
+        let mut addresses: Vec<_> = servers.addresses.iter().map(|address| format!("qmp: {address}")).collect();
         addresses.extend(qtest.as_ref().map(|qtest| format!("qtest: {}", qtest.address)));
-        let _note = match &journal {
-            JournalPlace::Directory(dir) => Some(Note::new(dir, server.addresses())?),
+        let note = match &journal {
+            JournalPlace::Directory(dir) => Some(Note::new(dir, &servers.addresses)),
             JournalPlace::None => None,
         };
+        let _note = self.unless_taken(note.transpose())?;
         let _socket_file = qtest.map(|qtest| qtest.serve(&vm)).transpose()?;
         let accel = if self.takeover.is_some() { of_taken(&vm) } else { accel.line };
-        announce(&vm, &started, &journal, &accel, &addresses)?;
+        self.unless_taken(
+            announce(&vm, &started, &journal, &[accel].into_iter().chain(before).collect::<Vec<_>>(), &addresses)
+                .map(Some),
+        )?;
         let pulsing = self.pulse.map(|every| tokio::spawn(pulse(vm.clone(), every)));
         manager.ready();
         let ended = wait_for_end(&vm, &service, &mut signals).await;
+        // A hand-over that was under way may have given it.
+        let ended = vm.end_hand_overs().await.or(ended);
         // Of a VM that ends it would say that it has.
         pulsing.iter().for_each(JoinHandle::abort);
         manager.stopping();
-        server.shutdown().await;
+        servers.shutdown().await;
         if let Some(Fatal::HandedOver { .. }) = &ended {
             // Nothing of it is here any more.
             vm.let_go().await;
@@ -297,14 +300,44 @@ impl Run {
     }
 
     /// Starts the VM, or takes it from another process, which keeps its sockets until it hears that this one waits for them.
-    async fn begin(&self, options: StartOptions) -> anyhow::Result<(Vm, Started, Option<Owner>)> {
+    async fn begin(
+        &self,
+        options: StartOptions,
+        listens: Vec<ListenSpec>,
+        events: EventSender,
+    ) -> anyhow::Result<Begun> {
         let Some(address) = self.takeover.clone() else {
             let (vm, started) = actors::start(options).await?;
-            return Ok((vm, started, None));
+            let service = Arc::new(VmService::new(vm.clone()));
+            let servers = Server::start(listens, Arc::clone(&service), events).await?.into();
+            return Ok(Begun { vm, service, started, servers, before: None });
         };
-        let met = tokio::task::spawn_blocking(move || takeover::meet(&address, MEET_TIMEOUT)).await??;
-        let (vm, started, owner) = actors::take_over(options, met).await?;
-        Ok((vm, started, Some(owner)))
+        // All that can fail comes before this process has the VM: where it ended then, nobody would have it.
+        let sockets = Inherited::listen(listens).await.context(NOT_TAKEN)?;
+        let met = tokio::task::spawn_blocking(move || takeover::meet(&address, MEET_TIMEOUT)).await?;
+        // In words only: one that ends as it is asked is a broken pipe, which elsewhere is a reader that has seen enough; and this
+        // process once ended without a word.
+        let met = met.map_err(|error| anyhow!("{error:#}"))?;
+        sockets.check(&met).context(NOT_TAKEN)?;
+        let TakenOver { vm, started, owner, giver_journal } =
+            actors::take_over(options, met).await.map_err(not_taken)?;
+        let service = Arc::new(VmService::new(vm.clone()));
+        // The other process lets go of its sockets; the guest does not wait for it.
+        tokio::task::spawn_blocking(move || owner.wait_for_go(LET_GO_TIMEOUT)).await.ok();
+        let servers = sockets.serve(&service, &events).await;
+        let before = giver_journal.filter(|_| self.snapshots.is_none()).and_then(|dir| snapshots_before(&dir));
+        Ok(Begun { vm, service, started, servers, before })
+    }
+
+    /// What fails beside a VM that was taken over must not end the process that has it: its guest would end with it.
+    fn unless_taken<T>(&self, done: anyhow::Result<Option<T>>) -> anyhow::Result<Option<T>> {
+        match done {
+            Err(error) if self.takeover.is_some() => {
+                tracing::warn!("the VM runs, but: {error:#}");
+                Ok(None)
+            }
+            done => done,
+        }
     }
 
     fn restore_options(&self) -> Option<RestoreOptions> {
@@ -370,6 +403,34 @@ impl Run {
     }
 }
 
+/// A VM that runs, and is served.
+struct Begun {
+    vm: Vm,
+    service: Arc<VmService>,
+    started: Started,
+    servers: Servers,
+    /// Of one that was taken over: where its snapshots are.
+    before: Option<String>,
+}
+
+/// Says that nothing is lost.
+const NOT_TAKEN: &str = "nothing was taken over, the VM goes on where it is";
+
+fn not_taken(error: StartError) -> anyhow::Error {
+    match error {
+        // It was taken, and did not go on.
+        error @ (StartError::Stopped(_) | StartError::Request(_)) => error.into(),
+        error => anyhow::Error::from(error).context(NOT_TAKEN),
+    }
+}
+
+/// Where the snapshots are that a VM had in another process, if there are any.
+fn snapshots_before(journal: &Path) -> Option<String> {
+    let dir = journal.join("snapshots");
+    std::fs::read_dir(&dir).ok()?.next()?.ok()?;
+    Some(format!("snapshots of before: {}, give --snapshots to go on with them", dir.display()))
+}
+
 /// What runs a guest that was taken over, in a line.
 fn of_taken(vm: &Vm) -> String {
     match vm.machine() {
@@ -400,7 +461,7 @@ fn announce(
     vm: &Vm,
     started: &Started,
     journal: &JournalPlace,
-    accel: &str,
+    about: &[String],
     addresses: &[String],
 ) -> anyhow::Result<()> {
     for (_, device) in vm.devices() {
@@ -409,11 +470,12 @@ fn announce(
     for (base, size_bytes) in vm.config().windows() {
         print_line(&format!("window: {} at {base}", size::people(size_bytes)))?;
     }
-    print_line(accel)?;
+    about.iter().try_for_each(|line| print_line(line))?;
     if let Some(Restored { from, guest }) = &started.restored {
-        let guest = match guest {
-            GuestReturn::WithProcessors => "the guest goes on at its next instruction",
-            GuestReturn::DriverAnew => "the guest's driver begins anew",
+        let guest = match (guest, vm.run_state()) {
+            (_, RunState::Paused) => "the guest is paused, as it was",
+            (GuestReturn::WithProcessors, RunState::Running) => "the guest goes on at its next instruction",
+            (GuestReturn::DriverAnew, RunState::Running) => "the guest's driver begins anew",
         };
         print_line(&format!("{from}, after {}; {guest}", started.records))?;
     }

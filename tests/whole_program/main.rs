@@ -34,6 +34,7 @@ mod schema;
 mod service_manager;
 mod snapshot_kill;
 mod snapshots;
+mod takeover;
 mod traffic;
 mod transports;
 mod verbs;

@@ -106,6 +106,12 @@ impl Program {
         self.child.wait().expect("an end");
     }
 
+    /// SIGTERM.
+    pub(crate) fn signal_to_end(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    }
+
     /// SIGTERM, and that the end is clean.
     pub(crate) fn terminate(mut self) {
         rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).expect("a signal");

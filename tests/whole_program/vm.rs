@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::{
-    Accel, GuestBus, GuestProgram, JournalPlace, Object, RestoreOptions, RunState, StartError, StartOptions, Vm,
-    VmRequest,
+    Accel, GuestBus, GuestProgram, JournalPlace, Object, RestoreOptions, RunState, StartError, StartOptions, TakenOver,
+    Vm, VmRequest,
 };
 use device::backends::{BackendRequest, BackendType};
 use device::config::{DeviceRequest, VmConfig};
@@ -168,8 +168,8 @@ impl InProcess {
     /// Takes the VM of whoever is at the other end.
     pub(crate) fn take_over(wanted: Wanted, from: UnixStream) -> Result<(Self, Owner), Box<StartError>> {
         let (runtime, dir) = (runtime(), tempfile::tempdir().expect("a directory"));
-        let (vm, _, owner) =
-            runtime.block_on(actors::take_over(options(wanted, dir.path()), from)).map_err(Box::new)?;
+        let taken = runtime.block_on(actors::take_over(options(wanted, dir.path()), from)).map_err(Box::new)?;
+        let TakenOver { vm, owner, started: _, giver_journal: _ } = taken;
         Ok((Self::of(vm, runtime, dir), owner))
     }
 

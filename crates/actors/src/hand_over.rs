@@ -7,16 +7,24 @@
 //!                                                 └─▶ kept: the guest goes on here
 //! ```
 //!
+//! One at a time, and none any more when the VM was given or this process ends:
+//!
+//! ```text
+//!  Open ─▶ Preparing ─▶ Deciding ─▶ Open, or given
+//!    └────────┴─ this process ends: cut off ─▶ Closed      (what is being decided is decided first)
+//! ```
+//!
 //! Deliberately absent: who owns the VM when one of them falls silent, which the protocol settles.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use device::backends::{BackendKind, Seal, Sharing};
-use handover::{GivenAway, Giver, HandoverError, Offer, Outcome, Prepared, State, Transfer};
+use handover::{GivenAway, Giver, Greeted, HandoverError, Offer, Outcome, Prepared, State, Transfer};
 use journal::form::Keyframe;
 use memory::{HostMemory, HostMemorySpec, MissingFile, Slots, Surroundings};
 use thiserror::Error;
@@ -68,6 +76,15 @@ pub enum HandOverError {
     /// A memory came or went meanwhile.
     #[error("a backend came or went while memory was copied: ask again")]
     Moved,
+    /// Another process has the VM already.
+    #[error("the VM was handed over already: {holder}; ask that one")]
+    GivenAlready {
+        /// Who has it, and which journal holds its last state.
+        holder: String,
+    },
+    /// This process was told to end meanwhile.
+    #[error("the process that has the VM was told to end: start its journal, or ask it before it ends")]
+    Ending,
     /// There is nobody left to answer.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -92,24 +109,79 @@ impl Vm {
     ///
     /// The VM goes on here.
     pub async fn hand_over(&self, stream: UnixStream) -> Result<HandedOver, HandOverError> {
-        let handed = self.hand_over_to(stream).await;
-        if handed.is_err()
-            && let JournalPlace::Directory(dir) = &self.shared.options.journal
-            && let Err(error) = heir::keep(dir)
-        {
-            tracing::warn!("the mark of a hand-over stays: {error}");
+        let vm = self.clone();
+        // On a task of its own: who has asked may be cut off in the middle, and it once was while the other process took the VM,
+        // so that this one ended without a word of it.
+        tokio::spawn(async move { vm.hand_over_to(stream).await }).await.map_err(|_| Stopped)?
+    }
+
+    /// No hand-over begins any more, one that is being prepared is cut off, and one that is being decided is decided when this
+    /// returns: [`Fatal::HandedOver`] where another process has the VM.
+    pub async fn end_hand_overs(&self) -> Option<Fatal> {
+        self.shared.hand_overs.close();
+        drop(self.shared.hand_overs.one.lock().await);
+        self.shared.fatal.borrow().clone().filter(|fatal| matches!(fatal, Fatal::HandedOver { .. }))
+    }
+
+    async fn hand_over_to(&self, stream: UnixStream) -> Result<HandedOver, HandOverError> {
+        let line = stream.try_clone().map_err(|source| HandoverError::Host { doing: "the connection", source })?;
+        let giver = blocking(move || Ok(Giver::hello(stream, PREPARE_TIMEOUT)?)).await?;
+        let hand_overs = &self.shared.hand_overs;
+        let _one = hand_overs.one.lock().await;
+        // Before anything is marked: of two that asked at once, the second once removed the mark of the first, which had the VM.
+        if let Err(error) = self.begin_hand_over(line) {
+            giver.refuse(&error.to_string());
+            return Err(error);
+        }
+        let handed = self.hand_over_marked(giver).await;
+        hand_overs.end();
+        handed
+    }
+
+    fn begin_hand_over(&self, line: UnixStream) -> Result<(), HandOverError> {
+        if let Some(Fatal::HandedOver { holder, .. }) = &*self.shared.fatal.borrow() {
+            return Err(HandOverError::GivenAlready { holder: holder.clone() });
+        }
+        self.shared.hand_overs.begin(line)
+    }
+
+    /// Marks the journal for as long as it may be the other's.
+    async fn hand_over_marked(&self, giver: Giver<Greeted>) -> Result<HandedOver, HandOverError> {
+        let (place, heir) = (self.shared.options.journal.clone(), giver.taker().journal.clone());
+        let (giver, marked) = blocking(move || Ok((giver, mark(&place, &heir)))).await?;
+        let handed = match marked {
+            Ok(()) => self.hand_over_prepared(giver).await,
+            Err(error) => {
+                giver.refuse(&error.to_string());
+                Err(error)
+            }
+        };
+        match &handed {
+            // It stays where it is not known who has the VM: who starts the journal looks.
+            Ok(_) | Err(HandOverError::Stopped(_)) => {}
+            Err(_) => {
+                if let JournalPlace::Directory(dir) = &self.shared.options.journal
+                    && let Err(error) = heir::keep(dir)
+                {
+                    tracing::warn!("the mark of a hand-over stays: {error}");
+                }
+            }
         }
         handed
     }
 
-    async fn hand_over_to(&self, stream: UnixStream) -> Result<HandedOver, HandOverError> {
+    async fn hand_over_prepared(&self, giver: Giver<Greeted>) -> Result<HandedOver, HandOverError> {
         // No snapshot takes what is dirty meanwhile.
         let mut lineage = self.shared.lineage.lock().await;
         *lineage = crate::save::Lineage::default();
-        let (giver, moving, ahead) = self.offer(stream).await?;
+        let (giver, moving, ahead) = self.offer(giver).await?;
         let heir = giver.taker().journal.clone();
         let (giver, moving) = blocking(move || moving.follow(giver)).await?;
 
+        if let Err(error) = self.shared.hand_overs.decide() {
+            giver.refuse(&error.to_string());
+            return Err(error);
+        }
         let (quiet, state) = self.quiet().await?;
         let given = match self.given_state(&quiet, state, &ahead, moving).await {
             Ok((state, moving)) => {
@@ -143,20 +215,17 @@ impl Vm {
         }
     }
 
-    async fn offer(&self, stream: UnixStream) -> Result<(Giver<Prepared>, Moving, Sent), HandOverError> {
+    async fn offer(&self, giver: Giver<Greeted>) -> Result<(Giver<Prepared>, Moving, Sent), HandOverError> {
         let (parts, options) = (self.parts(), &self.shared.options);
         let vm = parts.state().await.map_err(QuietError::from)?;
         let state = Keyframe { seq: parts.journal.last(), time: parts.journal.clock().now(), vm };
         let memories = named(parts.platform().ram(), parts.memories().await?)?;
         let slots = parts.slots.processor.kvm.as_ref().map(|kvm| Arc::clone(kvm.slots()));
-        let place = options.journal.clone();
-        let journal = (place != JournalPlace::None).then(|| heir::name(&place));
+        let journal = (options.journal != JournalPlace::None).then(|| heir::name(&options.journal));
         let (build, last) = (options.build.clone(), parts.journal.durable());
         let about = vec![(ACCEL.to_owned(), options.accel.to_string()), Sent::about()];
         blocking(move || {
-            let giver = Giver::hello(stream, PREPARE_TIMEOUT)?;
-            let marked = mark(&place, &giver.taker().journal);
-            let moving = match marked.and_then(|()| Moving::begin(memories, slots)) {
+            let moving = match Moving::begin(memories, slots) {
                 Ok(moving) => moving,
                 Err(error) => {
                     giver.refuse(&error.to_string());
@@ -215,6 +284,61 @@ impl Vm {
 fn mark(place: &JournalPlace, heir: &str) -> Result<(), HandOverError> {
     let JournalPlace::Directory(dir) = place else { return Ok(()) };
     heir::offer(dir, heir).map_err(|source| SnapshotError::Mark { dir: dir.clone(), source }.into())
+}
+
+/// The hand-overs of a VM.
+#[derive(Default)]
+pub(crate) struct HandOvers {
+    /// Held over one of them.
+    one: tokio::sync::Mutex<()>,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Open,
+    /// The guest runs; the line to the other process, by which it is cut off.
+    Preparing(UnixStream),
+    /// The guest is to stand still for it.
+    Deciding,
+    /// This process ends.
+    Closed,
+}
+
+impl HandOvers {
+    fn stage(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(&self, next: Stage) -> Result<(), HandOverError> {
+        let mut stage = self.stage();
+        if let Stage::Closed = *stage {
+            return Err(HandOverError::Ending);
+        }
+        *stage = next;
+        Ok(())
+    }
+
+    fn begin(&self, line: UnixStream) -> Result<(), HandOverError> {
+        self.step(Stage::Preparing(line))
+    }
+
+    fn decide(&self) -> Result<(), HandOverError> {
+        self.step(Stage::Deciding)
+    }
+
+    fn end(&self) {
+        // Where it is closed it stays so.
+        self.step(Stage::Open).ok();
+    }
+
+    fn close(&self) {
+        if let Stage::Preparing(line) = std::mem::replace(&mut *self.stage(), Stage::Closed) {
+            // The other end may have gone.
+            line.shutdown(Shutdown::Both).ok();
+        }
+    }
 }
 
 /// Memories on their way to another process.

@@ -70,5 +70,5 @@ pub use snapshots::{
 };
 pub use start::{Accel, GuestReturn, JournalPlace, Object, Restored, StartOptions, Started, VmRequest, start};
 pub use start_error::StartError;
-pub use take_over::take_over;
+pub use take_over::{TakenOver, take_over};
 pub use vm::{LookError, MachineHandle, RequestError, RunState, Vm};

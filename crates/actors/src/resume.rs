@@ -34,9 +34,7 @@ pub(crate) fn check_vm(options: &StartOptions, state: &State) -> Result<(), Star
     let Some(asked) = &options.vm else { return Ok(()) };
     let (journal, config) = (&state.config, &asked.config);
     let numbers = |numbers: &[u64]| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-    same("--memory", &journal.memory_bytes, &config.memory_bytes)?;
-    same("--window size", &numbers(&journal.windows_bytes), &numbers(&config.windows_bytes))?;
-    same("the list of root ports", &journal.root_ports.join(", "), &config.root_ports.join(", "))?;
+    // Devices first: windows and ports follow from them where nobody gives any, and would be named in their place.
     let from_there = state.backends.devices().filter(|(_, plugged)| plugged.source == Source::CommandLine);
     for (port, plugged) in from_there {
         let id = &plugged.config.id;
@@ -55,7 +53,9 @@ pub(crate) fn check_vm(options: &StartOptions, state: &State) -> Result<(), Star
             same(&format!("{option} of device {id}"), &journal, &asked)?;
         }
     }
-    Ok(())
+    same("--memory", &journal.memory_bytes, &config.memory_bytes)?;
+    same("--window size", &numbers(&journal.windows_bytes), &numbers(&config.windows_bytes))?;
+    same("the list of root ports", &journal.root_ports.join(", "), &config.root_ports.join(", "))
 }
 
 fn same<T: PartialEq + ToString>(what: &str, journal: &T, asked: &T) -> Result<(), StartError> {

@@ -1,5 +1,7 @@
 //! Why a VM cannot be started: what was asked, what stands in the way, and what to do.
 
+use std::path::PathBuf;
+
 use device::config::ConfigError;
 use device::{Refusal, Seq};
 use handover::{HandoverError, NotOurs};
@@ -43,6 +45,27 @@ pub enum StartError {
         journal: String,
         /// As asked.
         asked: String,
+    },
+    /// The command line describes another VM than the one that is to be taken over.
+    #[error(
+        "the running VM is not the one that the options describe: {what} is {running} there and {asked} here; give the same options \
+         or none at all (beside others, one that is left out counts as its default)"
+    )]
+    OtherRunningVm {
+        /// What differs.
+        what: String,
+        /// As it runs.
+        running: String,
+        /// As asked.
+        asked: String,
+    },
+    /// What is taken over needs a journal of its own.
+    #[error("there is a journal in {} already{state}: a VM that is taken over begins a new one, give --journal NEW", dir.display())]
+    NoNewJournal {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// What is known of it.
+        state: &'static str,
     },
     /// A backend of the command line is in use and missing.
     #[error(

@@ -12,14 +12,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use device::backends::{self, BackendKind, BackendSpec, Seal, Sharing, Survival};
 use handover::{Hello, Memory, Offer, Owner, State, Stated, Taker};
-use journal::Journal;
 use journal::form::Base;
 use journal::record::{Origin, Parent};
+use journal::{Journal, OpenError, Opening};
 use memory::HostMemory;
 use tokio::task::spawn_blocking;
 
@@ -45,25 +46,40 @@ const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to copy memory, and to stand still.
 const STATE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// A VM that was another process's and is this one's.
+pub struct TakenOver {
+    /// It runs, if it ran.
+    pub vm: Vm,
+    /// How it came to be.
+    pub started: Started,
+    /// The line to the other process, which holds its sockets until [`Owner::wait_for_go`].
+    pub owner: Owner,
+    /// The journal of the other process, if it keeps one.
+    pub giver_journal: Option<PathBuf>,
+}
+
 /// Takes the VM of the process at the other end of a connection, whose guest goes on with what runs it there. It runs when
-/// this returns; the other process holds its sockets until [`Owner::wait_for_go`].
+/// this returns.
 ///
 /// # Errors
 ///
 /// The other process goes on with the VM, and nothing of it is here.
-pub async fn take_over(mut options: StartOptions, stream: UnixStream) -> Result<(Vm, Started, Owner), StartError> {
+pub async fn take_over(mut options: StartOptions, stream: UnixStream) -> Result<TakenOver, StartError> {
     if let JournalPlace::Directory(dir) = &options.journal
         && heir::is_orphan(dir)
     {
-        // One of an earlier try, of which nothing came.
+        // One of an earlier try, of which nothing came; unless it is of one that is under way.
+        if let Err(OpenError::Held { dir }) = Opening::of(dir) {
+            return Err(no_new(OpenError::Held { dir }.into()));
+        }
         forget(&options.journal);
     }
-    let prepared = open::prepare(&options)?;
+    let prepared = open::prepare(&options).map_err(no_new)?;
     let taken = take(&mut options, prepared, stream).await;
     if taken.is_err() {
         forget(&options.journal);
     }
-    let Taken { parts, raised, run, restored, last, owner } = taken?;
+    let Taken { parts, raised, run, restored, last, owner, giver_journal } = taken?;
     let vm = Vm::new(parts, options, raised);
     if run == handover::RunState::Running {
         vm.set_run_state(RunState::Running).await?;
@@ -79,7 +95,22 @@ pub async fn take_over(mut options: StartOptions, stream: UnixStream) -> Result<
     let build = vm.shared.options.build.clone();
     let input = backends::Input::RunStart { build, survivals: survivals.clone() };
     let run = settle(&vm, Origin::Supervisor, input).await?;
-    Ok((vm, Started { records: last, run, survivals, torn_from: None, restored: Some(restored) }, owner))
+    let started = Started { records: last, run, survivals, torn_from: None, restored: Some(restored) };
+    Ok(TakenOver { vm, started, owner, giver_journal })
+}
+
+/// In the words of one that wants a new journal: to resume the one that is there, or to stop who has it, is no way to it.
+fn no_new(error: StartError) -> StartError {
+    match error {
+        StartError::Open(OpenError::Held { dir }) => {
+            StartError::NoNewJournal { dir, state: ", and a process that runs has it open" }
+        }
+        StartError::Snapshot(error) => match *error {
+            SnapshotError::JournalThere { dir } => StartError::NoNewJournal { dir, state: "" },
+            error => error.into(),
+        },
+        error => error,
+    }
 }
 
 /// A VM that is this process's and does not run yet.
@@ -90,6 +121,7 @@ struct Taken {
     restored: Restored,
     last: device::Seq,
     owner: Owner,
+    giver_journal: Option<PathBuf>,
 }
 
 async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream) -> Result<Taken, StartError> {
@@ -113,6 +145,7 @@ async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream
     });
     let (taker, state, offer, early, peer) = heard.await.map_err(|_| Stopped)??;
     let raised = Raised::default();
+    let giver_journal = offer.journal.clone().map(PathBuf::from);
     let begun = begin(&mut *options, prepared, early, state, offer, &peer, &raised);
     let (parts, run, restored, last) = match begun {
         Ok(begun) => begun,
@@ -123,7 +156,7 @@ async fn take(options: &mut StartOptions, prepared: Prepared, stream: UnixStream
     };
     let journal = parts.journal.clone();
     match spawn_blocking(move || owned(taker, &journal)).await.map_err(|_| Stopped)? {
-        Ok(owner) => Ok(Taken { parts, raised, run, restored, last, owner }),
+        Ok(owner) => Ok(Taken { parts, raised, run, restored, last, owner, giver_journal }),
         Err(error) => {
             parts.fatal.life_is_over();
             parts.stop().await;
@@ -179,7 +212,7 @@ fn begin(
     let Recalled { base, guest_side } = Recalled::from_parts_behind(parts, state_ahead)?;
     options.accel = guest_side.accel();
     let keyframe = base.keyframe();
-    check_vm(options, &keyframe.vm)?;
+    check_vm(options, &keyframe.vm).map_err(other_running)?;
     check_named(&keyframe.vm, &options.objects)?;
     let mut files: BTreeMap<_, _> = offer.memories.into_iter().map(|memory| (memory.id.clone(), memory)).collect();
     let mut map = |id: String, spec: &BackendSpec| map(files.remove(&id), &id, spec);
@@ -203,6 +236,14 @@ fn begin(
     let birth = Birth { journal, followed, outbox, state, last, ram, memories, guest_side, ahead };
     let restored = Restored { from: format!("taken over from {peer}"), guest };
     Ok((birth::begin(options, raised, birth)?, run, restored, last))
+}
+
+/// There is no journal yet: what differs is the VM that runs.
+fn other_running(error: StartError) -> StartError {
+    match error {
+        StartError::OtherVm { what, journal, asked } => StartError::OtherRunningVm { what, running: journal, asked },
+        error => error,
+    }
 }
 
 /// What the giver says that runs it. Only a hint: the state says it too.

@@ -30,6 +30,7 @@ use wire::Tag;
 use crate::bus::GuestBus;
 use crate::fatal::{Fatal, Raised, Stopped};
 use crate::guest_vcpu::{Guest, Run};
+use crate::hand_over::HandOvers;
 use crate::instruction_bus::InstructionBus;
 use crate::kvm_guest::KvmGuest;
 use crate::mailbox::Reset;
@@ -92,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) fatal: Raised,
     /// The other process, once it has the VM.
     pub(crate) given: Mutex<Option<GivenAway>>,
+    pub(crate) hand_overs: HandOvers,
     /// What the next snapshot can be built on.
     pub(crate) lineage: tokio::sync::Mutex<Lineage>,
     /// What operators want of clock and guest. Who needs everything quiet lets both stand still without a word.
@@ -123,9 +125,11 @@ impl Vm {
     pub(crate) fn new(parts: Parts, options: StartOptions, fatal: Raised) -> Self {
         let parts = RwLock::new(Arc::new(parts));
         let (plugging, inputs) = (tokio::sync::RwLock::default(), tokio::sync::RwLock::default());
-        let (lineage, given) = (tokio::sync::Mutex::default(), Mutex::default());
+        let (lineage, given, hand_overs) = (tokio::sync::Mutex::default(), Mutex::default(), HandOvers::default());
         let run_state = Mutex::new(RunState::Paused);
-        Self { shared: Arc::new(Shared { parts, plugging, inputs, options, fatal, given, lineage, run_state }) }
+        Self {
+            shared: Arc::new(Shared { parts, plugging, inputs, options, fatal, given, hand_overs, lineage, run_state }),
+        }
     }
 
     /// The life under way.

@@ -358,7 +358,8 @@ fn a_taker_that_is_too_slow_hears_that_the_vm_was_taken_back() {
     assert_eq!(
         said,
         format!(
-            "process {pid} has taken the VM back: Taken has not come within 2000 ms: the other process is stopped, or slow; \
+            "process {pid} has taken the VM back: the word that the new process has the VM has not come within 2000 ms: \
+             the other process is stopped, or slow; \
              allow more time"
         )
     );
@@ -474,12 +475,12 @@ fn what_is_past_a_limit_is_not_sent() {
         refusal(&Offer { memories: vec![no_file], ..offer() }),
     ];
     expect_test::expect![[r#"
-        Offer has 201 pairs of text, and at most 200 are allowed
-        Offer has 4097 bytes in a text, and at most 4096 are allowed
-        Memories: the name 'ram' is empty or not the only one
-        Memories has 256 bytes in a name, and at most 255 are allowed
-        Memories: memory ram has 6 bytes and its file only 5
-        Memories: what came as memory ram is no file"#]]
+        the offer of the VM has 201 pairs of text, and at most 200 are allowed
+        the offer of the VM has 4097 bytes in a text, and at most 4096 are allowed
+        the VM's memory: the name 'ram' is empty or not the only one
+        the VM's memory has 256 bytes in a name, and at most 255 are allowed
+        the VM's memory: memory ram has 6 bytes and its file only 5
+        the VM's memory: what came as memory ram is no file"#]]
     .assert_eq(&refusals.join("\n"));
 }
 

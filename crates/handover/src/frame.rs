@@ -99,8 +99,21 @@ impl Kind {
 }
 
 impl fmt::Display for Kind {
+    /// For people, who do not know the protocol.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
+        f.write_str(match self {
+            Self::Hello => "the word who takes the VM",
+            Self::Offer => "the offer of the VM",
+            Self::Memories => "the VM's memory",
+            Self::Ready => "the word that the new process is ready",
+            Self::State => "the VM's state",
+            Self::Bytes => "a piece of the VM's state",
+            Self::End => "the end of the VM's state",
+            Self::Taken => "the word that the new process has the VM",
+            Self::Go => "the word that the old process has let go",
+            Self::TakenBack => "the word that the old process has the VM back",
+            Self::Refused => "a refusal",
+        })
     }
 }
 

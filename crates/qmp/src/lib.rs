@@ -46,6 +46,6 @@ pub use jobs::{JOB_LIMIT, JobError, JobHandle, JobResult, JobType, Jobs};
 pub use listen::{ListenError, ListenSpec, ListenSpecError};
 pub use outgoing::OUTPUT_LIMIT_BYTES;
 pub use request::{Refused, Request};
-pub use server::{CLIENT_LIMIT, SHUTDOWN_LIMIT_MS, Server};
+pub use server::{CLIENT_LIMIT, Listeners, SHUTDOWN_LIMIT_MS, Server};
 pub use service::Service;
 pub use socket_file::SocketFile;

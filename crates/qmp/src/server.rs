@@ -34,6 +34,29 @@ pub const SHUTDOWN_LIMIT_MS: u64 = 3_000;
 /// How long nothing is accepted after the host refused to accept, as it does when it is out of file descriptors.
 const ACCEPT_PAUSE_MS: u64 = 50;
 
+/// Sockets that listen and that nobody serves yet: clients that connect wait. Dropping it removes the socket files.
+#[derive(Default)]
+pub struct Listeners {
+    listeners: Vec<Listener>,
+    addresses: Vec<String>,
+}
+
+impl Listeners {
+    /// Listens on one more.
+    ///
+    /// # Errors
+    ///
+    /// Names the address, and what stands in the way.
+    pub async fn listen(&mut self, spec: &ListenSpec) -> Result<(), ListenError> {
+        let (listener, bound) = Listener::bind(spec).await?;
+        let address = bound.to_string();
+        tracing::info!(%address, "QMP server listens");
+        self.listeners.push(listener);
+        self.addresses.push(address);
+        Ok(())
+    }
+}
+
 /// A running server. Dropping it ends all connections at once; [`Server::shutdown`] lets them finish.
 pub struct Server {
     addresses: Vec<String>,
@@ -52,15 +75,17 @@ impl Server {
         service: Arc<S>,
         events: EventSender,
     ) -> Result<Self, ListenError> {
-        let mut listeners = Vec::with_capacity(listens.len());
-        let mut addresses = Vec::with_capacity(listens.len());
+        let mut listeners = Listeners::default();
         for spec in &listens {
-            let (listener, bound) = Listener::bind(spec).await?;
-            let address = bound.to_string();
-            tracing::info!(%address, "QMP server listens");
-            listeners.push(listener);
-            addresses.push(address);
+            listeners.listen(spec).await?;
         }
+        Ok(Self::serve(listeners, service, events))
+    }
+
+    /// Serves whoever connects, or has connected, to sockets that listen already.
+    #[must_use]
+    pub fn serve<S: Service>(listeners: Listeners, service: Arc<S>, events: EventSender) -> Self {
+        let Listeners { listeners, addresses } = listeners;
         let commands = service.commands().iter().map(|command| (command.name, command)).collect();
         let shared = Arc::new(Shared { service, events, commands });
         let roster = Arc::new(Roster::default());
@@ -68,7 +93,7 @@ impl Server {
         for listener in listeners {
             acceptors.spawn(accept(listener, Arc::clone(&shared), Arc::clone(&roster)));
         }
-        Ok(Self { addresses, acceptors, roster })
+        Self { addresses, acceptors, roster }
     }
 
     /// Where it listens, each as [`ListenSpec::parse`] reads it, in the order asked for; ports are the ones that were bound.
