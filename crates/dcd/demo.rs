@@ -18,7 +18,7 @@ use wire::{Dpa, Hpa, Tag};
 use crate::accel::{AccelArgument, OtherGuest};
 use crate::reading::Reading;
 use crate::vm_parts::VmParts;
-use crate::{BUILD, place, print_line, size, table};
+use crate::{BUILD, place, print_line, shell, size, table};
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
@@ -64,7 +64,7 @@ impl Demo {
         drop(stage);
         self.show_journal(&dir)?;
         if self.journal.is_some() && !self.json {
-            print_line(&format!("the journal stays: dcd replay {}", dir.display()))?;
+            print_line(&format!("the journal stays: dcd replay {}", shell::path(&dir)))?;
         }
         Ok(())
     }

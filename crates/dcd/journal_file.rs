@@ -10,7 +10,7 @@ use replay::Followed;
 
 use crate::journal_verb::Opened;
 use crate::reading::Reading;
-use crate::{BUILD, print_line, snapshot_place};
+use crate::{BUILD, print_line, shell, snapshot_place};
 
 /// Write a journal into one file: the same journal gives the same bytes.
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ impl Import {
         let (link, dir) = (journal::read(&self.dir)?.link(), self.dir.display());
         ensure!(link == recovered.link(), "{dir} ends with the link {link}, and the file with {}", recovered.link());
         print_line(&format!("{dir}: records up to {}, with the link {link} as in the file", recovered.last))?;
-        print_line(&format!("replay with: dcd replay {dir}"))
+        print_line(&format!("replay with: dcd replay {}", shell::path(&self.dir)))
     }
 }
 
@@ -171,5 +171,5 @@ fn write(reading: &Reading, about: &About, attached: &[Attached], path: &Path) -
         recovered.last,
         recovered.link()
     ))?;
-    print_line(&format!("replay with: dcd replay {file}"))
+    print_line(&format!("replay with: dcd replay {}", shell::path(path)))
 }

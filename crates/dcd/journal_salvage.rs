@@ -9,7 +9,7 @@ use journal::portable::{About, write_file};
 use journal::{Recovered, Stored, remains};
 
 use crate::reading::intact;
-use crate::{print_line, size};
+use crate::{print_line, shell, size};
 
 /// Take every intact record out of what is left of a journal, by the records' own frames.
 #[derive(Debug, clap::Args)]
@@ -54,7 +54,7 @@ impl Salvage {
             self.print_beyond(row)?;
         }
         match remains.prefix {
-            Some(_) => print_line(&format!("replay with: dcd replay {out}")),
+            Some(_) => print_line(&format!("replay with: dcd replay {}", shell::path(&self.out))),
             None => bail!("{from}: no genesis was found in {read}, and without it no journal can be made"),
         }
     }

@@ -9,7 +9,7 @@ use actors::{
     Accel, Fatal, GuestProgram, GuestReturn, JournalPlace, Loading, MemoryKeeper, Object, PreallocListener,
     RestoreOptions, Restored, RunState, StartError, StartOptions, Started, TakenOver, Vm, VmRequest,
 };
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use device::backends::Survival;
 use device::config::{DeviceConfig, DeviceRequest};
@@ -32,7 +32,7 @@ use crate::owner::Note;
 use crate::qtest::Qtest;
 use crate::takeover;
 use crate::vm_parts::VmParts;
-use crate::{BUILD, options, place, print_line, size};
+use crate::{BUILD, options, place, print_line, shell, size};
 
 /// Run a device until SIGTERM or QMP `quit`; a second run on the same journal resumes it.
 #[derive(Debug, clap::Args)]
@@ -232,6 +232,11 @@ impl Run {
             None => (GuestProgram::from(Policy::Accept), OtherGuest::None),
         };
         let restore = self.restore_options();
+        if let (Some(restore), Some(_)) = (&restore, &self.guest)
+            && matches!(restore.accel()?, Accel::Kvm { .. })
+        {
+            bail!("--restore: the snapshot's guest is on KVM and goes on as it is; leave --guest out");
+        }
         let accel = self.choose_accel(restore.as_ref(), other)?;
         let listener = {
             let events = events.clone();
@@ -293,7 +298,7 @@ impl Run {
             (None, _) => Ok(()),
             (Some(handed @ Fatal::HandedOver { .. }), _) => print_line(&format!("handed over: {handed}")),
             (Some(fatal), JournalPlace::Directory(dir)) => {
-                bail!("{fatal}\nreplay with: dcd replay {}", dir.display())
+                bail!("{fatal}\nreplay with: dcd replay {}", shell::path(&dir))
             }
             (Some(fatal), JournalPlace::None) => bail!("{fatal}"),
         }
@@ -315,9 +320,7 @@ impl Run {
         // All that can fail comes before this process has the VM: where it ended then, nobody would have it.
         let sockets = Inherited::listen(listens).await.context(NOT_TAKEN)?;
         let met = tokio::task::spawn_blocking(move || takeover::meet(&address, MEET_TIMEOUT)).await?;
-        // In words only: one that ends as it is asked is a broken pipe, which elsewhere is a reader that has seen enough; and this
-        // process once ended without a word.
-        let met = met.map_err(|error| anyhow!("{error:#}"))?;
+        let met = met?;
         sockets.check(&met).context(NOT_TAKEN)?;
         let TakenOver { vm, started, owner, giver_journal } =
             actors::take_over(options, met).await.map_err(not_taken)?;

@@ -16,7 +16,7 @@ use sim::{Coverage, CrashPoints, Failure, Options, Outcome, Tally, simulate};
 use crate::progress::Progress;
 use crate::question::Asked;
 use crate::shrink::CutDown;
-use crate::{Differs, fork, print_line};
+use crate::{Differs, fork, print_line, shell};
 
 /// Seeds, where nobody says how many nor which.
 const SEEDS: u64 = 100;
@@ -87,7 +87,7 @@ impl Sim {
         match (self.keep.as_deref(), done.outcome) {
             (Some(dir), Some(Outcome { genesis, records, .. })) if seeds.end - seeds.start == 1 => {
                 fork::write(dir, &genesis, &Fold::new(&genesis)?, &records)?;
-                if self.json { Ok(()) } else { print_line(&format!("its journal: dcd replay {}", dir.display())) }
+                if self.json { Ok(()) } else { print_line(&format!("its journal: dcd replay {}", shell::path(dir))) }
             }
             _ => Ok(()),
         }
@@ -165,7 +165,7 @@ impl Sim {
             CutDown::of(Asked { dir: dir.clone(), history }, question, None)
         });
         let again = failure.command();
-        let look = format!("dcd replay {} --until {}", dir.display(), failure.last().0);
+        let look = format!("dcd replay {} --until {}", shell::path(&dir), failure.last().0);
         if self.json {
             let shrunk = cut_down.map(|cut_down| cut_down.map_or_else(|e| json!(format!("{e:#}")), |it| it.json()));
             let failure = json!({

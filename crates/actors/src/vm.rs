@@ -397,7 +397,13 @@ impl Vm {
         let both = async { (self.shared.plugging.write().await, self.shared.inputs.write().await) };
         let _nothing_begins = tokio::time::timeout(END_TIMEOUT, both).await;
         let parts = self.parts();
-        parts.stop().await;
+        // Once, of thousands, it was waited for without end. What was answered is in the journal in either case.
+        if tokio::time::timeout(END_TIMEOUT, parts.stop()).await.is_err() {
+            tracing::warn!(
+                "an actor does not end within {} s; the journal is closed without it",
+                END_TIMEOUT.as_secs()
+            );
+        }
         parts.close_journal().await;
     }
 }
