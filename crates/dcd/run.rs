@@ -20,7 +20,7 @@ use memory::BackendDir;
 use qmp::{EventSender, ListenSpec, Server, VmService};
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use wire::Tag;
 
 use crate::accel::{AccelArgument, AccelChoice, OtherGuest};
@@ -279,13 +279,17 @@ impl Run {
             announce(&vm, &started, &journal, &[accel].into_iter().chain(before).collect::<Vec<_>>(), &addresses)
                 .map(Some),
         )?;
-        let pulsing = self.pulse.map(|every| tokio::spawn(pulse(vm.clone(), every)));
+        let (pulses, no_more) = watch::channel(());
+        if let Some(every) = self.pulse {
+            tokio::spawn(pulse(vm.clone(), every, no_more));
+        }
         manager.ready();
         let ended = wait_for_end(&vm, &service, &mut signals).await;
         // A hand-over that was under way may have given it.
         let ended = vm.end_hand_overs().await.or(ended);
-        // Of a VM that ends it would say that it has.
-        pulsing.iter().for_each(JoinHandle::abort);
+        // One that is under way ends by itself, and the end of the VM waits for it. It was once cut off in the middle: a guest
+        // that stood still and actors of which some had ended were left to whatever came next.
+        drop(pulses);
         manager.stopping();
         servers.shutdown().await;
         if let Some(Fatal::HandedOver { .. }) = &ended {
@@ -442,17 +446,24 @@ fn of_taken(vm: &Vm) -> String {
     }
 }
 
-/// Pulses the VM whenever so many records have come, until it stops.
-async fn pulse(vm: Vm, every: u64) {
+/// Pulses the VM whenever so many records have come, until it stops or there are to be no more.
+async fn pulse(vm: Vm, every: u64, no_more: watch::Receiver<()>) {
+    let is_over = || no_more.has_changed().is_err();
     let mut due = vm.journal_position().0.0 + every;
     loop {
         tokio::time::sleep(PULSE_LOOK).await;
+        if is_over() {
+            return;
+        }
         if vm.journal_position().0.0 < due {
             continue;
         }
         // Where it cannot be restored, the VM has stopped, and says why.
         if let Err(error) = vm.pulse().await {
-            writeln!(std::io::stderr(), "--pulse: {error}").ok();
+            // Of a VM that ends it would say that it has.
+            if !is_over() {
+                writeln!(std::io::stderr(), "--pulse: {error}").ok();
+            }
             return;
         }
         due = vm.journal_position().0.0 + every;
