@@ -1,14 +1,14 @@
 //! A QMP client for the verbs that talk to a running `dcd`.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use serde_json::{Deserializer, StreamDeserializer, Value, de::IoRead, json};
 
@@ -63,8 +63,12 @@ impl Client {
         let mut client = Self { output, input, events: VecDeque::new() };
         // A process that is stopped lets its clients in and says nothing.
         set_socket_timeout(&socket, Timeout::Recv, Some(GREETING_TIMEOUT))?;
-        let greeting = client.next().with_context(|| {
-            format!("what listens at {address} has not greeted within {} s: is it stopped?", GREETING_TIMEOUT.as_secs())
+        let greeting = client.next().map_err(|error| {
+            if is_timeout(&error) {
+                let seconds = GREETING_TIMEOUT.as_secs();
+                return anyhow!("what listens at {address} has not greeted within {seconds} s: is it stopped?");
+            }
+            error.context(format!("what listens at {address} does not greet"))
         })?;
         if greeting.get("QMP").is_none() {
             bail!("what answers at {address} does not speak QMP");
@@ -102,6 +106,12 @@ impl Client {
     fn next(&mut self) -> anyhow::Result<Value> {
         self.input.next().context("the program ended")?.context("the connection broke")
     }
+}
+
+/// Whether nothing came for as long as a socket waits.
+fn is_timeout(error: &anyhow::Error) -> bool {
+    let json = error.chain().find_map(|cause| cause.downcast_ref::<serde_json::Error>());
+    json.and_then(serde_json::Error::io_error_kind) == Some(ErrorKind::WouldBlock)
 }
 
 /// Everything about the device that the verb means.

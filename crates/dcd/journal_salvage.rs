@@ -36,7 +36,7 @@ impl Salvage {
         if let Some(prefix) = &remains.prefix {
             write(&self.out, prefix)?;
             print_line(&format!("{from}: {}, found in {read}", intact(prefix)))?;
-            print_line(&format!("{} is the last of them, its link is {}", prefix.last, remains.link))?;
+            print_line(&format!("it ends at {}, whose link is {}", prefix.last, remains.link))?;
         }
         if let Some(prefix) = remains.prefix.as_ref().filter(|prefix| remains.whole < Some(prefix.last)) {
             let first = remains.whole.map_or(0, |whole| whole.0 + 1);
