@@ -9,13 +9,14 @@ use actors::{
     Accel, Guest, GuestProgram, JournalPlace, Loading, MachineHandle, RestoreOptions, SaveForm, SaveRequest, Saved,
     StartOptions, Vm, VmRequest,
 };
-use device::backends::{BackendKind, BackendSpec, Population, Reservation, Seal, Sharing, Source};
+use device::backends::{BackendKind, BackendSpec, Discard, FileAccess, Population, Reservation, Seal, Sharing, Source};
 use device::config::{DeviceIndex, DeviceRequest, VmConfig};
 use device::extents::{AddRequest, NoticeKind, RegionRange, SelectionPolicy};
 use driver::Policy;
 use journal::Durability;
-use memory::HostMemory;
-use platform::{AddressMap, MMIO_BASE, MMIO_LEN_BYTES};
+use memory::{BackendDir, HostMemory};
+use platform::AddressMap;
+use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 use vm::{Job, Machine, SweepAccess};
 use wire::{Hpa, Tag};
@@ -27,10 +28,12 @@ pub(crate) const PAGE_BYTES: u64 = 4096;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// As many as one add can have, with room: each is a record of the DC event log.
 const TAGS: u64 = 4;
+/// Where a file is that is memory.
+const PAGES: &str = "/dev/shm";
 /// After so many more the guest is about nothing else.
 const SOME_EXITS: u64 = 100;
-/// The backend of the page that a guest counts in.
-const COUNTED: &str = "counted";
+/// The backend of the page in which a guest is seen from outside.
+const SEEN: &str = "seen";
 const DEVICE: DeviceIndex = DeviceIndex(0);
 /// Regions and windows are of whole such pieces.
 const PIECE_BYTES: u64 = 256 * MIB;
@@ -70,14 +73,14 @@ impl Shape {
         self.bytes / TAGS / PAGE_BYTES + gaps
     }
 
-    /// Behind the extents of the tags: where the page is that a guest counts in.
-    fn counted_offset(self) -> u64 {
+    /// Behind the extents of the tags: where the page is in which a guest is seen. Nothing is behind it.
+    fn seen_offset(self) -> u64 {
         TAGS * self.stride_blocks() * PAGE_BYTES
     }
 
     /// The region, which the window shows all of.
     fn region_bytes(self) -> u64 {
-        (self.counted_offset() + PAGE_BYTES).next_multiple_of(PIECE_BYTES)
+        (self.seen_offset() + PAGE_BYTES + 1).next_multiple_of(PIECE_BYTES)
     }
 
     fn extents(self, tag: u64) -> Vec<RegionRange> {
@@ -137,7 +140,7 @@ pub(crate) fn options(shape: Shape, places: Places, restore: Option<RestoreOptio
         snapshots: Some(places.snapshots),
         restore,
         keeper: None,
-        backend_dir: None,
+        backend_dir: Some(BackendDir::open(Path::new(PAGES)).expect("memory as files")),
         progress: Arc::new(|_, _, _| ()),
     }
 }
@@ -155,13 +158,34 @@ impl Running {
 
     /// The same, and the guest counts in a page that every process can be given.
     pub(crate) fn counting(shape: Shape, places: Places) -> Self {
-        let (running, notices) = Self::begun(shape, places);
-        running.object_add(COUNTED, TAGS, PAGE_BYTES, BackendKind::Memfd { seal: Seal::Unsealed, huge_pages: None });
-        let offset = shape.counted_offset();
-        running.accept(TAGS, vec![RegionRange { offset, len_bytes: PAGE_BYTES }], &notices);
-        let hpa = Hpa(running.window().0 + offset);
+        let (running, hpa) = Self::seen(shape, places, BackendKind::Memfd { seal: Seal::Unsealed, huge_pages: None });
         running.machine().start_job(0, Job::Count { hpa, first: 1 }).expect("a job");
         running
+    }
+
+    /// The same, and the guest does nothing but store into a page, a file, and come back from the next one, of which there is
+    /// none.
+    pub(crate) fn coming_back(shape: Shape, places: Places, page: &Path) -> Self {
+        let path = page.display().to_string();
+        let (access, discard) = (FileAccess::ReadWrite, Discard::Keep);
+        let kind = BackendKind::File { path, access, discard, align_bytes: None };
+        let (running, hpa) = Self::seen(shape, places, kind);
+        let (stride_bytes, rounds, access) = (PAGE_BYTES, u64::MAX >> 8, SweepAccess::Write);
+        let sweep = Job::Sweep { hpa, len_bytes: 2 * PAGE_BYTES, stride_bytes, rounds, access };
+        let machine = running.machine();
+        machine.start_job(0, sweep).expect("a job");
+        wait_for_exits(&machine, machine.exit_counts()[0].accesses() + SOME_EXITS);
+        running
+    }
+
+    /// A VM with one more page, and where its guest has that.
+    fn seen(shape: Shape, places: Places, kind: BackendKind) -> (Self, Hpa) {
+        let (running, notices) = Self::begun(shape, places);
+        running.object_add(SEEN, TAGS, PAGE_BYTES, kind);
+        let offset = shape.seen_offset();
+        running.accept(TAGS, vec![RegionRange { offset, len_bytes: PAGE_BYTES }], &notices);
+        let hpa = Hpa(running.window().0 + offset);
+        (running, hpa)
     }
 
     fn begun(shape: Shape, places: Places) -> (Self, Receiver<NoticeKind>) {
@@ -220,7 +244,7 @@ impl Running {
 
     /// The page that the guest counts in, wherever it runs.
     pub(crate) fn counted(&self) -> Arc<HostMemory> {
-        self.memory_of(COUNTED)
+        self.memory_of(SEEN)
     }
 
     pub(crate) fn machine(&self) -> MachineHandle {
@@ -232,23 +256,30 @@ impl Running {
         self.vm.window().base()
     }
 
-    /// The guest does nothing but come back, from now on and wherever it goes on.
-    pub(crate) fn exit_for_ever(&self) {
-        let (hpa, access) = (Hpa(MMIO_BASE.0 + MMIO_LEN_BYTES - PAGE_BYTES), SweepAccess::Read);
-        let sweep = Job::Sweep { hpa, len_bytes: 8, stride_bytes: 8, rounds: u64::MAX >> 8, access };
-        let machine = self.machine();
-        machine.start_job(0, sweep).expect("a job");
-        wait_for_exits(&machine, machine.exit_counts()[0].accesses() + SOME_EXITS);
+    pub(crate) fn save(&self, name: &str, form: SaveForm) -> Saved {
+        self.save_but(name, form, vec![])
     }
 
-    pub(crate) fn save(&self, name: &str, form: SaveForm) -> Saved {
-        let request = SaveRequest { name: name.parse().expect("a name"), form, by_reference: vec![] };
+    /// Saves it but for the page in which the guest is seen, which stays where it is.
+    pub(crate) fn save_but_seen(&self, name: &str, form: SaveForm) -> Saved {
+        self.save_but(name, form, vec![SEEN.into()])
+    }
+
+    fn save_but(&self, name: &str, form: SaveForm, by_reference: Vec<String>) -> Saved {
+        let request = SaveRequest { name: name.parse().expect("a name"), form, by_reference };
         self.runtime.block_on(self.vm.save_snapshot(request, Arc::new(|_, _| ()))).expect("saved")
     }
 
     pub(crate) fn end(self) {
         self.runtime.block_on(self.vm.shutdown());
     }
+}
+
+/// A page that others than the guest see, too, though they have not made its VM.
+pub(crate) fn page() -> NamedTempFile {
+    let page = NamedTempFile::new_in(PAGES).expect("a file");
+    page.as_file().set_len(PAGE_BYTES).expect("a page");
+    page
 }
 
 /// Leaves no page empty.

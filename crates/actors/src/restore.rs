@@ -13,6 +13,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use device::backends::{self, BackendKind, BackendSpec, Population, Reservation, Sharing};
 use device::vm::Vm as State;
@@ -311,6 +312,9 @@ fn run(run: snapshot::FileRun) -> FileRun {
 
 /// Any other thread goes before one of this.
 const LOWEST_PRIORITY: i32 = 19;
+/// A new thread is let in before it can say how little it wants, and keeps its processor for a tick of the host's clock: it
+/// took it once from who had just made the VM.
+const HEAD_START: Duration = Duration::from_millis(20);
 
 /// Checks every byte of a snapshot beside the VM that runs on it, which is stopped if one is wrong.
 pub(crate) fn check_beside(snapshot: Snapshot, fatal: FatalFlag) {
@@ -319,6 +323,7 @@ pub(crate) fn check_beside(snapshot: Snapshot, fatal: FatalFlag) {
         if let Err(error) = rustix::process::setpriority_process(None, LOWEST_PRIORITY) {
             tracing::debug!("the bytes of the snapshot are checked as fast as all else: {error}");
         }
+        thread::sleep(HEAD_START);
         if let Err(error) = snapshot.verify(&mut |_, _| ()) {
             fatal.raise(Fatal::Snapshot { reason: error.to_string() });
         }
