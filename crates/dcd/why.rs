@@ -64,7 +64,7 @@ impl Why {
         }
         // The first state is behind no record, and a position that is not there is refused as it was asked.
         let start = archived.at(at)?;
-        let mut history = History::behind(archived.genesis().clone(), start, Vec::new());
+        let history = History::behind(archived.genesis().clone(), start, Vec::new());
         Ok((history.why(&self.path, at)?, history))
     }
 

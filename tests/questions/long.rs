@@ -49,7 +49,7 @@ fn every_position_is_what_a_fold_from_the_start_gives() {
 
 #[test]
 fn why_names_the_last_record_that_changed_the_path() {
-    let mut history = history();
+    let history = history();
     for text in [
         "runs",
         "plugs",

@@ -187,7 +187,7 @@ impl Archived {
         let (mut end, mut nothing) = (at, None);
         loop {
             progress(at.0.saturating_sub(end.0), at.0.saturating_sub(self.before().0));
-            let mut stretch = self.stretch(Seq(end.0.saturating_sub(1)), end)?;
+            let stretch = self.stretch(Seq(end.0.saturating_sub(1)), end)?;
             let start = stretch.start().last();
             match stretch.why(path, end) {
                 Ok(written) if written.by > start || start == self.archive.before() => return Ok((written, stretch)),

@@ -284,25 +284,9 @@ impl History {
     ///
     /// # Errors
     /// If nothing ever stood there, or a record does not fit.
-    pub fn why(&mut self, path: &Path, at: Seq) -> Result<Written, HistoryError> {
+    pub fn why(&self, path: &Path, at: Seq) -> Result<Written, HistoryError> {
         self.check_position(at)?;
-        // The stretch up to here must be folded anyway: where little stands at the path, it is watched on the way, and no
-        // keyframes are made for whom nobody may ever ask.
-        let (mut fold, _) = self.keyframe_before(at);
-        let (mut end, mut watched) = (fold.last(), Watched::new(path, fold.vm()));
-        for record in self.span(end, at) {
-            if watched.is_much() {
-                break;
-            }
-            fold.apply(record)?;
-            watched.see(record, fold.vm());
-        }
-        if watched.is_much() {
-            (fold, end) = (self.at(at)?, at);
-        } else if let Some(written) = watched.written() {
-            return Ok(written);
-        }
-        let start = self.start().last();
+        let (start, mut end) = (self.start().last(), at);
         while end > start {
             let (fold, _) = self.keyframe_before(Seq(end.0 - 1));
             let begin = fold.last();
@@ -311,35 +295,43 @@ impl History {
             }
             end = begin;
         }
-        let values = inspect::values(fold.vm(), path).map_err(|error| HistoryError::Path { at, error })?;
+        // It is as it was before all of them.
+        let values = inspect::values(self.folded(at)?.vm(), path).map_err(|error| HistoryError::Path { at, error })?;
         let changes = inspect::changes_of(Vec::new(), values);
         Ok(Written { by: start, changes })
     }
 
-    /// The last change of a path behind a state and up to a record. Where no fact can have written it, there is none; where
-    /// much stands at the path, the later half is looked at first: folding twice costs less than listing all of it after
-    /// every record.
+    /// The last change of a path behind a state and up to a record. Behind the last fact that can have written it, nothing is
+    /// folded. Where little stands at the path, it is watched on the way; where that is much, the later half of the rest is
+    /// looked at first: folding twice costs less than listing all of it after every record.
     fn last_change(&self, mut fold: Fold, path: &Path, end: Seq) -> Result<Option<Written>, FoldError> {
         let begin = fold.last();
         let records = self.span(begin, end);
         let Some(last) = records.iter().rposition(|record| can_write(path, record)) else { return Ok(None) };
         let (records, end) = (&records[..=last], Seq(begin.0 + last as u64 + 1));
         let mut watched = Watched::new(path, fold.vm());
-        if !watched.is_much() || end.0 - begin.0 <= RECORDS_FEW {
+        if end.0 - begin.0 <= RECORDS_FEW {
             watched.insist();
-            for record in records {
-                fold.apply(record)?;
-                watched.see(record, fold.vm());
+        }
+        for record in records {
+            if watched.is_much() {
+                break;
             }
+            fold.apply(record)?;
+            watched.see(record, fold.vm());
+        }
+        let begin = fold.last();
+        if begin == end {
             return Ok(watched.written());
         }
         let middle = Seq(begin.0 + (end.0 - begin.0) / 2);
         let mut later = fold.clone();
         self.span(begin, middle).iter().try_for_each(|record| later.apply(record))?;
-        match self.last_change(later, path, end)? {
-            Some(written) => Ok(Some(written)),
-            None => self.last_change(fold, path, middle),
-        }
+        let found = match self.last_change(later, path, end)? {
+            None => self.last_change(fold, path, middle)?,
+            found => found,
+        };
+        Ok(found.or_else(|| watched.written()))
     }
 
     /// The first record after which a law is broken, if any.
