@@ -3,14 +3,12 @@
 //! Neither question divides a journal in two for certain (a law that is broken may hold again, a value may come back), so
 //! that the first record is found by one fold from the first record on, which looks only after records that can matter.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail};
 use device::Seq;
-use device::inspect::Path;
 use device::laws::Law;
-use replay::{Archived, History, PathValue, Stood, UnreadableError};
+use replay::{Archived, History, PathValue};
 use serde_json::json;
 
 use crate::progress::Progress;
@@ -31,21 +29,6 @@ pub(crate) struct Bisect {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-}
-
-/// What ever stood at a path, stretch by stretch.
-fn stood(archived: &Archived, path: &Path) -> Result<Option<Stood>, UnreadableError> {
-    let known = RefCell::new(None);
-    let see = |history: &History| {
-        let later = history.stood(path)?;
-        let stood = known.take().map_or(later.clone(), |known: Stood| known.and_later(later));
-        let is_enough = matches!(stood, Stood::Parts(_)).then_some(());
-        known.replace(Some(stood));
-        Ok(is_enough)
-    };
-    let mut progress = Progress::new("bisect");
-    archived.first(see, &mut |done, total| progress.bar(done, total))?;
-    Ok(known.into_inner())
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,7 +74,8 @@ impl Bisect {
         let records = archived.last().0 - archived.before().0;
         let none = anyhow!("'{what}' is so after none of the {records} records");
         let Some(wanted) = &self.question.path else { return none };
-        match stood(archived, &wanted.path) {
+        let mut progress = Progress::new("bisect");
+        match archived.stood(&wanted.path, &mut |done, total| progress.bar(done, total)) {
             Ok(stood) => stood.and_then(|stood| stood.refusal(&wanted.path)).map_or(none, Into::into),
             Err(error) => error.into(),
         }

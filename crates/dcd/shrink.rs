@@ -6,12 +6,15 @@ use anyhow::{Context, anyhow, bail};
 use device::laws::Law;
 use journal::form::KEYFRAME_VERSION;
 use journal::record::{Genesis, Parent, Record};
-use replay::{Fold, PathValue, Question, ShrinkError, Shrunk, Step};
+use replay::{Fold, PathValue, Question, Search, ShrinkError, Shrunk, Step};
 use serde_json::json;
 
 use crate::progress::Progress;
 use crate::question::{Asked, replay_line};
-use crate::{fork, print_line, print_text, table};
+use crate::{fork, print_line, print_text, shell, table};
+
+/// Most inputs that are shown to people.
+const SHOWN: usize = 40;
 
 /// Cut a journal down to the few inputs that still show a broken law, a value, a panic or another decision.
 #[derive(Debug, clap::Args)]
@@ -109,11 +112,11 @@ impl CutDown {
 
     /// For programs.
     pub(crate) fn json(&self) -> serde_json::Value {
-        let Self { question, shrunk: Shrunk { steps, records, from, runs, detail, .. }, into, test, .. } = self;
+        let Self { question, shrunk: Shrunk { steps, records, from, runs, detail, search, .. }, into, test, .. } = self;
         let from_records: Vec<_> = steps.iter().map(|step| step.record.0).collect();
         json!({
             "question": question.to_string(), "inputs": records.len(), "from": from, "runs": runs, "records": from_records,
-            "detail": detail, "journal": into, "test": test,
+            "detail": detail, "is_least": *search == Search::Done, "journal": into, "test": test,
         })
     }
 
@@ -123,12 +126,23 @@ impl CutDown {
             return print_line(&self.json().to_string());
         }
         let Self { asked, question, shrunk, into, test } = self;
-        let Shrunk { records, from, runs, detail, .. } = shrunk;
+        let Shrunk { records, from, runs, detail, search, .. } = shrunk;
         print_line(&format!("{question}: {} of {from} inputs show it, found in {runs} runs", records.len()))?;
-        print_text(&format!("{}\n", table::table(&table::rows(asked.history.start(), records))))?;
+        if *search == Search::GivenUp {
+            print_line("enough was tried: fewer may show it, too")?;
+        }
+        let shown = &records[..records.len().min(SHOWN)];
+        print_text(&format!("{}\n", table::table(&table::rows(asked.history.start(), shown))))?;
+        let more = match records.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if !more.is_empty() {
+            print_line(&format!(" …{more}: dcd journal show {}", shell::path(into)))?;
+        }
         print_line(detail)?;
-        let places: Vec<_> = shrunk.steps.iter().map(|step| step.record.to_string()).collect();
-        print_line(&format!("they are {} of {}", places.join(" "), asked.dir.display()))?;
+        let places: Vec<_> = shrunk.steps.iter().take(SHOWN).map(|step| step.record.to_string()).collect();
+        print_line(&format!("they are {}{more} of {}", places.join(" "), asked.dir.display()))?;
         print_line(&format!("the test: {}", test.display()))?;
         print_line(&replay_line(into, shrunk.at))
     }

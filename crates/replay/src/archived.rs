@@ -3,17 +3,19 @@
 //! ```text
 //!  #0 ───── keyframe ───── keyframe ───── #N
 //!               └─ records ─▶ state at any record       one stretch is read
-//!  ◀── stretch ◀── stretch ◀── why                      from the end, until the record is found
+//!  ◀── stretch ◀── stretch ◀── why                      from the end, until the record is found; several at once
 //! ```
 //!
 //! Where records are folded only their facts are read. Where many are, a thread of the archive's unpacks the next ones.
 //! Deliberately absent: questions that look at every record; those read the journal whole (`History`).
 
+use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::sync::mpsc;
+use std::thread;
 
 use device::Seq;
-use device::inspect::Path;
+use device::inspect::{self, Path};
 use journal::codec::CodecError;
 use journal::form::Keyframe;
 use journal::record::{Facts, Genesis, Record};
@@ -22,6 +24,7 @@ use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
 use crate::history::{History, HistoryError};
+use crate::stood::Stood;
 use crate::watched::Written;
 
 /// What stands in a journal cannot be read.
@@ -88,6 +91,18 @@ pub fn fold_of(stored: &StoredKeyframe) -> Result<Fold, UnreadableError> {
 /// If the genesis or the keyframe cannot be read.
 pub fn start_of(genesis: &Genesis, base: Option<&StoredKeyframe>) -> Result<Fold, UnreadableError> {
     base.map_or_else(|| Ok(Fold::new(genesis)?), fold_of)
+}
+
+/// No more look at a journal side by side: each has a stretch in memory.
+const LOOKERS_MAX: usize = 8;
+
+/// So many stretches one may be ahead of the others.
+const AHEAD_STRETCHES: usize = 4;
+
+/// The records behind one and up to another.
+struct Stretch {
+    begin: Seq,
+    end: Seq,
 }
 
 /// A journal of which only what is asked for is read.
@@ -177,73 +192,138 @@ impl Archived {
     /// which it stands. `progress` is told how many records were looked at, of how many.
     ///
     /// # Errors
-    /// If nothing ever stood there, or a record cannot be read.
+    /// If there is no such record, nothing ever stood there, or what leads to the answer cannot be read.
     pub fn why(
         &self,
         path: &Path,
         at: Seq,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Written, History), UnreadableError> {
-        let (mut end, mut nothing) = (at, None);
-        loop {
-            progress(at.0.saturating_sub(end.0), at.0.saturating_sub(self.before().0));
-            let stretch = self.stretch(Seq(end.0.saturating_sub(1)), end)?;
-            let start = stretch.start().last();
-            match stretch.why(path, end) {
-                Ok(written) if written.by > start || start == self.archive.before() => return Ok((written, stretch)),
-                Ok(_) => {}
-                Err(HistoryError::Path { error, .. }) => {
-                    let error = nothing.get_or_insert(HistoryError::Path { at, error });
-                    if start == self.archive.before() {
-                        return Err(error.clone().into());
-                    }
-                }
-                Err(error) => return Err(error.into()),
+        self.check_position(at)?;
+        let (mut stretches, before) = (self.stretches(at)?, self.before());
+        stretches.reverse();
+        // Of a file without keyframes there is one stretch, which is not read twice.
+        let is_worth_a_look = stretches.len() > 1;
+        let look = |stretch: &Stretch| {
+            if is_worth_a_look && !self.can_write_in(stretch, path)? {
+                return Ok(None);
             }
-            end = start;
+            let history = self.stretch(stretch)?;
+            match history.why(path, stretch.end) {
+                Ok(written) => Ok((written.by > history.start().last()).then_some((written, history))),
+                Err(HistoryError::Path { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let found = self.side_by_side(&stretches, look, |stretch, found| {
+            progress(at.0 - stretch.end.0, at.0 - before.0);
+            found
+        })?;
+        if let Some(found) = found {
+            return Ok(found);
         }
+        // It is as it was before all of them, if it is.
+        inspect::values(self.at(at)?.vm(), path).map_err(|error| HistoryError::Path { at, error })?;
+        let history = self.stretch(&Stretch { begin: before, end: before })?;
+        Ok((history.why(path, before)?, history))
     }
 
-    /// Asks stretch after stretch, from the first record on, until one has an answer, and returns that stretch too.
-    /// `progress` is told how many records were looked at, of how many.
+    /// The first answer that a stretch gives, from the first record on, and that stretch. `progress` is told how many records
+    /// were looked at, of how many.
     ///
     /// # Errors
     /// If a record before the answer cannot be read or does not fit.
-    pub fn first<T>(
+    pub fn first<T: Send>(
         &self,
-        find: impl Fn(&History) -> Result<Option<T>, FoldError>,
+        look: impl Fn(&History) -> Result<Option<T>, FoldError> + Sync,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<(T, History)>, UnreadableError> {
-        let mut ends: Vec<_> = self.archive.keyframes()?.into_iter().chain([self.last()]).collect();
+        let (stretches, before, last) = (self.stretches(self.last())?, self.before(), self.last());
+        let look = |stretch: &Stretch| {
+            let history = self.stretch(stretch)?;
+            Ok(look(&history)?.map(|found| (found, history)))
+        };
+        self.side_by_side(&stretches, look, |stretch, found| {
+            progress(stretch.begin.0 - before.0, last.0 - before.0);
+            found
+        })
+    }
+
+    /// What ever stood at a path. `progress` is told how many records were looked at, of how many.
+    ///
+    /// # Errors
+    /// If a record cannot be read or does not fit.
+    pub fn stood(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<Stood>, UnreadableError> {
+        let (stretches, before, last) = (self.stretches(self.last())?, self.before(), self.last());
+        let mut known: Option<Stood> = None;
+        let look = |stretch: &Stretch| Ok(self.stretch(stretch)?.stood(path)?);
+        self.side_by_side(&stretches, look, |stretch, later| {
+            progress(stretch.begin.0 - before.0, last.0 - before.0);
+            let stood = match known.take() {
+                Some(known) => known.and_later(later),
+                None => later,
+            };
+            let is_enough = matches!(stood, Stood::Parts(_)).then_some(());
+            known = Some(stood);
+            is_enough
+        })?;
+        Ok(known)
+    }
+
+    /// From keyframe to keyframe, up to a record.
+    fn stretches(&self, at: Seq) -> Result<Vec<Stretch>, UnreadableError> {
+        let before = self.before();
+        let mut ends = self.archive.keyframes()?;
+        ends.retain(|end| (before..at).contains(end));
+        ends.push(at);
         ends.dedup();
-        let before = self.archive.before();
-        ends.retain(|end| *end >= before);
-        let (sender, receiver) = mpsc::sync_channel(1);
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let begins = std::iter::once(before).chain(ends.iter().copied());
-                let mut stretches = begins.zip(&ends).map(|(begin, end)| (begin, self.stretch(begin, *end)));
-                // Until nobody takes them.
-                while stretches.next().is_some_and(|stretch| sender.send(stretch).is_ok()) {}
-            });
-            for (begin, stretch) in receiver {
-                progress(begin.0 - before.0, self.last().0 - before.0);
-                let stretch = stretch?;
-                if let Some(found) = find(&stretch)? {
-                    return Ok(Some((found, stretch)));
+        let begins = std::iter::once(before).chain(ends.iter().copied());
+        Ok(begins.zip(&ends).map(|(begin, end)| Stretch { begin, end: *end }).collect())
+    }
+
+    /// Looks at stretches, several at once, and hands over in their order what was seen, until it is enough.
+    fn side_by_side<S: Send, T>(
+        &self,
+        stretches: &[Stretch],
+        look: impl Fn(&Stretch) -> Result<S, UnreadableError> + Sync,
+        mut take: impl FnMut(&Stretch, S) -> Option<T>,
+    ) -> Result<Option<T>, UnreadableError> {
+        let lookers = thread::available_parallelism().map_or(1, NonZero::get).min(LOOKERS_MAX);
+        thread::scope(|scope| {
+            let begin = |looker: usize| {
+                let (sender, receiver) = mpsc::sync_channel(AHEAD_STRETCHES);
+                let (mut own, look) = (stretches.iter().skip(looker).step_by(lookers), &look);
+                // Until nobody takes it.
+                scope.spawn(move || while own.next().is_some_and(|stretch| sender.send(look(stretch)).is_ok()) {});
+                receiver
+            };
+            let receivers: Vec<_> = (0..lookers).map(begin).collect();
+            for (stretch, receiver) in stretches.iter().zip(receivers.iter().cycle()) {
+                // One that has panicked makes the scope panic.
+                let Ok(seen) = receiver.recv() else { break };
+                if let Some(found) = take(stretch, seen?) {
+                    return Ok(Some(found));
                 }
             }
             Ok(None)
         })
     }
 
-    /// The records from the last keyframe that is not behind `from`, up to `to`.
-    fn stretch(&self, from: Seq, to: Seq) -> Result<History, UnreadableError> {
-        self.check_position(from)?;
-        self.check_position(to)?;
-        let start = self.start_before(from)?;
+    /// Whether a record of a stretch has a fact that can have written a path.
+    fn can_write_in(&self, stretch: &Stretch, path: &Path) -> Result<bool, UnreadableError> {
+        let mut can_write = false;
+        self.each(stretch.begin, stretch.end, Facts::from_body, |facts| {
+            can_write |= facts.facts.iter().any(|fact| inspect::can_write(path, fact));
+            Ok(())
+        })?;
+        Ok(can_write)
+    }
+
+    /// The records of a stretch, from the last keyframe on that is not behind it.
+    fn stretch(&self, stretch: &Stretch) -> Result<History, UnreadableError> {
+        let start = self.start_before(stretch.begin)?;
         let mut records = Vec::new();
-        self.each(start.last(), to, Record::from_body, |record| {
+        self.each(start.last(), stretch.end, Record::from_body, |record| {
             records.push(record);
             Ok(())
         })?;

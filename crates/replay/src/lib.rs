@@ -42,7 +42,7 @@ pub use recheck::{Difference, Divergence, panic_message, recheck};
 pub use replay::{Finding, Replay, replay};
 pub use rerun::{Decided, End, Numbers, Step, Visitor, rerun, rerun_all};
 pub use row::{DeviceNames, Row, actor_name};
-pub use shrink::{Question, ShrinkError, Shrunk, shrink};
+pub use shrink::{Question, Search, ShrinkError, Shrunk, shrink};
 pub use stood::Stood;
 pub use watched::Written;
 pub use whatif::{Changed, Edit, Fork, whatif};

@@ -111,6 +111,15 @@ pub enum ShrinkError {
     Fold(#[from] FoldError),
 }
 
+/// How a search for fewer inputs ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// Nothing that is tried makes it less.
+    Done,
+    /// Enough was decided: fewer may show it, too.
+    GivenUp,
+}
+
 /// What is left.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
@@ -124,6 +133,8 @@ pub struct Shrunk {
     pub from: usize,
     /// How many candidates were decided.
     pub runs: u64,
+    /// How the search ended.
+    pub search: Search,
     /// What is wrong there, in a sentence.
     pub detail: String,
 }
@@ -158,24 +169,28 @@ pub fn shrink(
     refuse(history, question, there)?;
     let mut trial = Trial::new(history, question, there)?;
     let mut shows = |steps: &[Step]| {
+        if trial.is_spent() {
+            return Verdict::GivenUp;
+        }
         let shown = trial.shown(steps);
         progress(trial.runs, steps.len());
-        shown.map(|shown| shown.at)
+        shown.map_or(Verdict::No, |shown| Verdict::Shows(shown.at))
     };
     let steps = match there.and_then(|at| sliced(history, at, &mut shows)) {
         Some(steps) => steps,
         None => cut(history, &mut shows).ok_or_else(|| not_there(history, question, there))?,
     };
-    let shows = &mut |steps: &[Step]| shows(steps).is_some();
     let run_weight = weight(history.start().vm());
-    let mut steps = fewest_together(fewest(steps, &operation, shows), run_weight, shows);
+    let mut steps = fewest_together(fewest(steps, &operation, &mut shows), run_weight, &mut shows);
     loop {
-        while let Some(better) = simpler(&steps, history.start().time()).into_iter().find(|candidate| shows(candidate))
+        while steps.len() <= UNITS_FEW
+            && let Some(better) =
+                simpler(&steps, history.start().time()).into_iter().find(|steps| shows(steps).is_yes())
         {
-            steps = fewest(better, &operation, shows);
+            steps = fewest(better, &operation, &mut shows);
         }
         let len = steps.len();
-        steps = fewest_together(steps, run_weight, shows);
+        steps = fewest_together(steps, run_weight, &mut shows);
         if steps.len() == len {
             break;
         }
@@ -248,8 +263,28 @@ fn whence(at: Seq) -> String {
     }
 }
 
-/// Where a run of steps shows it first.
-type Shows<'a> = dyn FnMut(&[Step]) -> Option<Seq> + 'a;
+/// Whether a run of steps shows it.
+enum Verdict {
+    /// It does, and this record first.
+    Shows(Seq),
+    /// It does not.
+    No,
+    /// It was not run: enough was.
+    GivenUp,
+}
+
+impl Verdict {
+    fn is_yes(&self) -> bool {
+        matches!(self, Self::Shows(_))
+    }
+}
+
+/// Runs steps.
+type Shows<'a> = dyn FnMut(&[Step]) -> Verdict + 'a;
+
+/// So many steps are decided in all, runs and what it takes to begin them: most of a minute. What cannot be made short is left
+/// long: a generation of 56,000 among a million records once took hours.
+const STEPS_MAX: u64 = 9_000_000;
 
 /// The shortest slice of the record that shows it as recorded, if it is enough.
 fn sliced(history: &History, at: Seq, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
@@ -257,24 +292,24 @@ fn sliced(history: &History, at: Seq, shows: &mut Shows<'_>) -> Option<Vec<Step>
         let operations = slice(history.up_to(at), reach);
         let records = history.up_to(at).iter();
         let steps: Vec<_> = records.filter(|record| operations.contains(&record.operation)).map(Step::of).collect();
-        shows(&steps).is_some().then_some(steps)
+        shows(&steps).is_yes().then_some(steps)
     })
 }
 
 /// All steps up to where they show it, without whole kinds and whole lives that do not matter; nothing where they do not.
 fn cut(history: &History, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
     let mut steps: Vec<_> = history.records().iter().map(Step::of).collect();
-    let at = shows(&steps)?;
+    let Verdict::Shows(at) = shows(&steps) else { return None };
     steps.truncate(steps.partition_point(|step| step.record <= at));
     for kind in kinds(history, &steps) {
         let fewer: Vec<_> = steps.iter().filter(|step| !kind.contains(&step.operation)).cloned().collect();
-        if fewer.len() < steps.len() && shows(&fewer).is_some() {
+        if fewer.len() < steps.len() && shows(&fewer).is_yes() {
             steps = fewer;
         }
     }
     let lives = lives(history.up_to(at));
     let life = |step: &Step| lives.get(&step.operation).copied().unwrap_or(step.operation);
-    Some(fewest(steps, &life, &mut |steps| shows(steps).is_some()))
+    Some(fewest(steps, &life, shows))
 }
 
 fn operation(step: &Step) -> Seq {
@@ -302,7 +337,7 @@ fn is_of_log(fact: &Fact) -> bool {
 }
 
 /// Takes units away, operations or more, as long as the rest still shows it: in halves, in quarters, in the end one by one.
-fn fewest(mut steps: Vec<Step>, unit: &dyn Fn(&Step) -> Seq, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<Step> {
+fn fewest(mut steps: Vec<Step>, unit: &dyn Fn(&Step) -> Seq, shows: &mut Shows<'_>) -> Vec<Step> {
     let mut chunk = units(&steps, unit).len().div_ceil(2);
     while chunk > 0 {
         let (mut at, mut is_shorter) = (0, false);
@@ -312,10 +347,10 @@ fn fewest(mut steps: Vec<Step>, unit: &dyn Fn(&Step) -> Seq, shows: &mut dyn FnM
             let behind = units.get(at + chunk);
             let is_out = |step: &Step| unit(step) >= *first && behind.is_none_or(|next| unit(step) < *next);
             let fewer: Vec<_> = steps.iter().filter(|step| !is_out(step)).cloned().collect();
-            if shows(&fewer) {
-                (steps, is_shorter) = (fewer, true);
-            } else {
-                at += chunk;
+            match shows(&fewer) {
+                Verdict::Shows(_) => (steps, is_shorter) = (fewer, true),
+                Verdict::No => at += chunk,
+                Verdict::GivenUp => return steps,
             }
         }
         // What could not go alone may go now that others are gone.
@@ -327,8 +362,8 @@ fn fewest(mut steps: Vec<Step>, unit: &dyn Fn(&Step) -> Seq, shows: &mut dyn FnM
 /// So many operations that follow each other are tried together, wherever they begin.
 const NEIGHBOURS_MAX: usize = 8;
 
-/// Of so many operations every two are tried together.
-const PAIRS_UNITS_MAX: usize = 256;
+/// Of so many operations every two are tried together, and each is made simpler.
+const UNITS_FEW: usize = 256;
 
 /// No more steps than that are decided to find operations that can only go together: seconds.
 const TOGETHER_STEPS_MAX: u64 = 2_000_000;
@@ -336,16 +371,16 @@ const TOGETHER_STEPS_MAX: u64 = 2_000_000;
 /// Takes operations away that can only go together: an offer and the answer that rejects it, of which either alone would
 /// leave the other to the next one. Neighbours first, then any two, those that are near each other first. `run_weight` is
 /// what it takes to begin a run, in steps.
-fn fewest_together(mut steps: Vec<Step>, run_weight: u64, shows: &mut dyn FnMut(&[Step]) -> bool) -> Vec<Step> {
+fn fewest_together(mut steps: Vec<Step>, run_weight: u64, shows: &mut Shows<'_>) -> Vec<Step> {
     let mut spent = 0;
     let mut is_less = |steps: &mut Vec<Step>, out: &[Seq]| {
         spent += steps.len() as u64 + run_weight;
         let fewer: Vec<_> = steps.iter().filter(|step| !out.contains(&operation(step))).cloned().collect();
-        let shown = if spent > TOGETHER_STEPS_MAX { None } else { Some(shows(&fewer)) };
-        if shown == Some(true) {
+        let verdict = if spent > TOGETHER_STEPS_MAX { Verdict::GivenUp } else { shows(&fewer) };
+        if verdict.is_yes() {
             *steps = fewer;
         }
-        shown
+        verdict
     };
     // None can go alone.
     let mut taken_min = 2;
@@ -353,7 +388,7 @@ fn fewest_together(mut steps: Vec<Step>, run_weight: u64, shows: &mut dyn FnMut(
         let len = steps.len();
         let count = units(&steps, &operation).len();
         let neighbours = (taken_min..=NEIGHBOURS_MAX).map(|taken| (taken, 1));
-        let pairs = (2..count).filter(|_| count <= PAIRS_UNITS_MAX).map(|distance| (2, distance));
+        let pairs = (2..count).filter(|_| count <= UNITS_FEW).map(|distance| (2, distance));
         for (taken, distance) in neighbours.chain(pairs) {
             let mut at = 0;
             loop {
@@ -363,9 +398,9 @@ fn fewest_together(mut steps: Vec<Step>, run_weight: u64, shows: &mut dyn FnMut(
                     break;
                 }
                 match is_less(&mut steps, &out) {
-                    Some(true) => {}
-                    Some(false) => at += 1,
-                    None => return steps,
+                    Verdict::Shows(_) => {}
+                    Verdict::No => at += 1,
+                    Verdict::GivenUp => return steps,
                 }
             }
         }
@@ -398,6 +433,8 @@ struct Trial<'a> {
     question: &'a Question,
     target: Option<Target>,
     runs: u64,
+    /// Steps that were decided, and for each run what it takes to copy the state.
+    spent: u64,
 }
 
 /// The record that diverges, and what this build makes of it.
@@ -410,7 +447,7 @@ struct Target {
 impl<'a> Trial<'a> {
     fn new(history: &History, question: &'a Question, there: Option<Seq>) -> Result<Self, ShrinkError> {
         let (start, before) = (history.start().vm().clone(), history.start().last());
-        let mut trial = Self { start, before, question, target: None, runs: 0 };
+        let mut trial = Self { start, before, question, target: None, runs: 0, spent: 0 };
         if let (Question::Diverges, Some(at)) = (question, there) {
             // All before it are decided as they are recorded, so that the folded state is the decided one.
             let recorded = history.record(at)?.clone();
@@ -423,18 +460,27 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
+    /// Whether enough was decided.
+    fn is_spent(&self) -> bool {
+        self.spent > STEPS_MAX
+    }
+
     /// Where a run of these steps shows it first.
     fn shown(&mut self, steps: &[Step]) -> Option<Shown> {
         self.runs += 1;
-        let (mut shown, mut watch) = (None, Watch::of(&self.start));
-        rerun(&mut self.start.clone(), steps, Numbers::Own, &mut |decided| match self.ask(decided, &mut watch) {
-            Answer::No => ControlFlow::Continue(()),
-            Answer::NoMore => ControlFlow::Break(()),
-            Answer::Yes(detail) => {
-                shown = Some(Shown { at: decided.record.stamp.seq, detail });
-                ControlFlow::Break(())
+        let (mut shown, mut watch, mut decided_steps) = (None, Watch::of(&self.start), 0);
+        rerun(&mut self.start.clone(), steps, Numbers::Own, &mut |decided| {
+            decided_steps += 1;
+            match self.ask(decided, &mut watch) {
+                Answer::No => ControlFlow::Continue(()),
+                Answer::NoMore => ControlFlow::Break(()),
+                Answer::Yes(detail) => {
+                    shown = Some(Shown { at: decided.record.stamp.seq, detail });
+                    ControlFlow::Break(())
+                }
             }
         });
+        self.spent += decided_steps + weight(&self.start);
         shown
     }
 
@@ -467,6 +513,7 @@ impl<'a> Trial<'a> {
         let gone = || ShrinkError::NotThere { question: self.question.to_string(), records: steps.len() as u64 };
         let (mut records, _) = rerun_all(self.start.clone(), &steps, Numbers::GaplessAfter(self.before));
         let runs = self.runs;
+        let search = if self.is_spent() { Search::GivenUp } else { Search::Done };
         let shown = self.shown(&steps);
         let detail = shown.map(|shown| shown.detail).ok_or_else(gone)?;
         if let Some(target) = &self.target {
@@ -476,7 +523,7 @@ impl<'a> Trial<'a> {
             records.push(renumber(target.recorded.clone(), steps.last().map(|step| step.time), &places));
         }
         let at = Seq(self.before.0 + records.len() as u64);
-        Ok(Shrunk { steps, records, at, from, runs, detail })
+        Ok(Shrunk { steps, records, at, from, runs, search, detail })
     }
 }
 
@@ -516,9 +563,9 @@ mod tests {
         let mut runs = 0;
         let mut shows = |steps: &[Step]| {
             runs += 1;
-            shows(steps)
+            if shows(steps) { Verdict::Shows(Seq(200)) } else { Verdict::No }
         };
-        assert!(shows(&all));
+        assert!(shows(&all).is_yes());
         let alone = fewest(all, &operation, &mut shows);
         assert!(alone.len() > 50, "{}", alone.len());
         let together = fewest_together(alone, 0, &mut shows);
@@ -533,9 +580,25 @@ mod tests {
         let mut steps_decided = 0;
         let left = fewest_together(all, 0, &mut |steps| {
             steps_decided += steps.len() as u64;
-            false
+            Verdict::No
         });
         assert_eq!(left.len(), 250);
         assert!(steps_decided <= TOGETHER_STEPS_MAX && steps_decided > TOGETHER_STEPS_MAX / 2, "{steps_decided}");
+    }
+
+    /// Seen as: hours for a value that takes 56,000 of a million records, of which each was tried alone.
+    #[test]
+    fn what_cannot_be_made_short_is_given_up() {
+        let all: Vec<_> = (1..=1_000).map(step).collect();
+        let mut runs = 0;
+        let left = fewest(all, &operation, &mut |steps| {
+            runs += 1;
+            match runs {
+                1 => Verdict::Shows(steps[0].record),
+                2..=10 => Verdict::No,
+                _ => Verdict::GivenUp,
+            }
+        });
+        assert_eq!((left.len(), runs), (500, 11));
     }
 }
