@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail};
 use device::Seq;
 use device::laws::Law;
-use replay::{Archived, History, PathValue};
+use replay::{Archived, PathValue};
 use serde_json::json;
 
 use crate::progress::Progress;
@@ -53,13 +53,12 @@ impl Bisect {
         let (what, found) = match (&self.question.law, &self.question.path) {
             (Some(name), _) => {
                 let law = Law::named(name)?;
-                let broken = |history: &History| history.first_broken(law);
-                let found = archived.first(broken, progress_bar)?;
+                let found = archived.first_broken(law, progress_bar)?;
                 let found = found.map(|((seq, broken), history)| (seq, broken.detail, history));
                 (format!("law {name} is broken"), found)
             }
             (None, Some(wanted)) => {
-                let found = archived.first(|history| history.first_value(wanted), progress_bar)?;
+                let found = archived.first_value(wanted, progress_bar)?;
                 (wanted.to_string(), found.map(|(seq, history)| (seq, String::new(), history)))
             }
             (None, None) => bail!("ask for a law or for a path"),

@@ -16,6 +16,7 @@ use std::thread;
 
 use device::Seq;
 use device::inspect::{self, Path};
+use device::laws::{Broken, Law};
 use journal::codec::CodecError;
 use journal::form::Keyframe;
 use journal::record::{Facts, Genesis, Record};
@@ -23,8 +24,9 @@ use journal::{Archive, OpenError, Stored, StoredKeyframe};
 use thiserror::Error;
 
 use crate::fold::{Fold, FoldError};
-use crate::history::{History, HistoryError};
-use crate::stood::Stood;
+use crate::history::{History, HistoryError, PathValue, first_value};
+use crate::lawful::first_broken;
+use crate::stood::{Stood, stood};
 use crate::watched::Written;
 
 /// What stands in a journal cannot be read.
@@ -100,10 +102,14 @@ const LOOKERS_MAX: usize = 8;
 const AHEAD_STRETCHES: usize = 4;
 
 /// The records behind one and up to another.
+#[derive(Clone, Copy)]
 struct Stretch {
     begin: Seq,
     end: Seq,
 }
+
+/// An answer, if there is one, and the stretch of records in which it stands.
+pub type Found<T> = Option<(T, History)>;
 
 /// A journal of which only what is asked for is read.
 pub struct Archived {
@@ -145,7 +151,7 @@ impl Archived {
         self.check_position(seq)?;
         let mut fold = self.start_before(seq)?;
         // Of a file without keyframes that is all of it.
-        self.each(fold.last(), seq, Facts::from_body, |facts| Ok(fold.apply_facts(&facts)?))?;
+        self.each(fold.last(), seq, Facts::from_body, |facts| Ok(fold.apply(&facts)?))?;
         Ok(fold)
     }
 
@@ -160,7 +166,7 @@ impl Archived {
         let mut due = keyframes.iter().copied().peekable();
         let last = keyframes.last().copied().unwrap_or(fold.last());
         self.each(fold.last(), last, Facts::from_body, |facts| {
-            fold.apply_facts(&facts)?;
+            fold.apply(&facts)?;
             while let Some(seq) = due.next_if_eq(&fold.last()) {
                 let keyframe = self.archive.keyframe(seq)?.as_ref().map(fold_of).transpose()?;
                 if keyframe.as_ref() != Some(&fold) {
@@ -228,25 +234,47 @@ impl Archived {
         Ok((history.why(path, before)?, history))
     }
 
-    /// The first answer that a stretch gives, from the first record on, and that stretch. `progress` is told how many records
-    /// were looked at, of how many.
+    /// The first record after which a law is broken, if any, and the stretch in which it stands. `progress` is told how many
+    /// records were looked at, of how many.
     ///
     /// # Errors
-    /// If a record before the answer cannot be read or does not fit.
-    pub fn first<T: Send>(
+    /// If a record before that cannot be read or does not fit.
+    pub fn first_broken(
         &self,
-        look: impl Fn(&History) -> Result<Option<T>, FoldError> + Sync,
+        law: &Law,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Option<(T, History)>, UnreadableError> {
+    ) -> Result<Found<(Seq, Broken)>, UnreadableError> {
+        self.first(|fold, records| first_broken(law, &fold, records), progress)
+    }
+
+    /// The first position at which a path has a value, if any, and the stretch in which it is. `progress` as above.
+    ///
+    /// # Errors
+    /// If a record before that cannot be read or does not fit.
+    pub fn first_value(
+        &self,
+        wanted: &PathValue,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Found<Seq>, UnreadableError> {
+        self.first(|fold, records| first_value(wanted, fold, records), progress)
+    }
+
+    /// The first answer that the facts of a stretch give, from the first record on, and that stretch.
+    fn first<T: Send>(
+        &self,
+        look: impl Fn(Fold, &[Facts]) -> Result<Option<T>, FoldError> + Sync,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Found<T>, UnreadableError> {
         let (stretches, before, last) = (self.stretches(self.last())?, self.before(), self.last());
         let look = |stretch: &Stretch| {
-            let history = self.stretch(stretch)?;
-            Ok(look(&history)?.map(|found| (found, history)))
+            let (start, facts) = self.facts(stretch)?;
+            Ok(look(start, &facts)?)
         };
-        self.side_by_side(&stretches, look, |stretch, found| {
+        let found = self.side_by_side(&stretches, look, |stretch, found| {
             progress(stretch.begin.0 - before.0, last.0 - before.0);
-            found
-        })
+            found.map(|found| (found, *stretch))
+        })?;
+        found.map(|(found, stretch)| Ok((found, self.stretch(&stretch)?))).transpose()
     }
 
     /// What ever stood at a path. `progress` is told how many records were looked at, of how many.
@@ -255,8 +283,11 @@ impl Archived {
     /// If a record cannot be read or does not fit.
     pub fn stood(&self, path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Option<Stood>, UnreadableError> {
         let (stretches, before, last) = (self.stretches(self.last())?, self.before(), self.last());
+        let look = |stretch: &Stretch| {
+            let (start, facts) = self.facts(stretch)?;
+            Ok(stood(path, start, &facts)?)
+        };
         let mut known: Option<Stood> = None;
-        let look = |stretch: &Stretch| Ok(self.stretch(stretch)?.stood(path)?);
         self.side_by_side(&stretches, look, |stretch, later| {
             progress(stretch.begin.0 - before.0, last.0 - before.0);
             let stood = match known.take() {
@@ -317,6 +348,17 @@ impl Archived {
             Ok(())
         })?;
         Ok(can_write)
+    }
+
+    /// The facts of a stretch, and the state before them.
+    fn facts(&self, stretch: &Stretch) -> Result<(Fold, Vec<Facts>), UnreadableError> {
+        let start = self.start_before(stretch.begin)?;
+        let mut records = Vec::new();
+        self.each(start.last(), stretch.end, Facts::from_body, |facts| {
+            records.push(facts);
+            Ok(())
+        })?;
+        Ok((start, records))
     }
 
     /// The records of a stretch, from the last keyframe on that is not behind it.

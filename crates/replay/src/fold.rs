@@ -8,6 +8,46 @@ use journal::form::Keyframe;
 use journal::record::{Facts, Genesis, Record};
 use thiserror::Error;
 
+/// What can be folded: a record, or what is left of one of which only the facts were read.
+pub trait Foldable {
+    /// Where and when.
+    fn stamp(&self) -> Stamp;
+
+    /// Whose.
+    fn device(&self) -> DeviceIndex;
+
+    /// What happened.
+    fn facts(&self) -> &[Fact];
+}
+
+impl Foldable for Record {
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    fn device(&self) -> DeviceIndex {
+        self.device
+    }
+
+    fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+}
+
+impl Foldable for Facts {
+    fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    fn device(&self) -> DeviceIndex {
+        self.device
+    }
+
+    fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+}
+
 /// A record that cannot follow the ones before it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum FoldError {
@@ -96,19 +136,8 @@ impl Fold {
     ///
     /// # Errors
     /// If the record or one of its facts cannot stand here. The state is then that before the unfit fact.
-    pub fn apply(&mut self, record: &Record) -> Result<(), FoldError> {
-        self.make_true(record.stamp, record.device, &record.facts)
-    }
-
-    /// As [`Fold::apply`], of a record of which only the facts were read.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn apply_facts(&mut self, Facts { stamp, device, facts }: &Facts) -> Result<(), FoldError> {
-        self.make_true(*stamp, *device, facts)
-    }
-
-    fn make_true(&mut self, stamp: Stamp, device: DeviceIndex, facts: &[Fact]) -> Result<(), FoldError> {
+    pub fn apply(&mut self, record: &impl Foldable) -> Result<(), FoldError> {
+        let (stamp, device, facts) = (record.stamp(), record.device(), record.facts());
         let Stamp { seq, time } = stamp;
         if seq.0 != self.last.0 + 1 {
             return Err(FoldError::OutOfSequence { last: self.last, found: seq });

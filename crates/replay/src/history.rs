@@ -15,7 +15,7 @@ use device::{Seq, Stamp, VmTime};
 use journal::record::{Genesis, Parent, Record};
 use thiserror::Error;
 
-use crate::fold::{Fold, FoldError};
+use crate::fold::{Fold, FoldError, Foldable};
 use crate::lawful::first_broken;
 use crate::lineage::{Origin, origin};
 use crate::position::TimeUnit;
@@ -25,11 +25,6 @@ use crate::weight::weight;
 
 /// Between two keyframes there are at least so many records.
 const KEYFRAME_RECORDS_MIN: u64 = 6_000;
-
-/// A law is asked of two parts of a journal at once, of which the later must be folded up to first: this share of a hundred
-/// is the former, so that both take as long. A journal in which it is shorter than this is asked as a whole.
-const FIRST_SHARE: u64 = 70;
-const HALVES_RECORDS_MIN: usize = 1 << 15;
 
 /// So few records are looked at one by one, however much there is to list.
 const RECORDS_FEW: u64 = 16;
@@ -339,20 +334,7 @@ impl History {
     /// # Errors
     /// If a record before that does not fit.
     pub fn first_broken(&self, law: &Law) -> Result<Option<(Seq, Broken)>, FoldError> {
-        let middle = (self.records.len() as u64 * FIRST_SHARE / 100) as usize;
-        let start = self.start().last();
-        let at_middle = Seq(start.0 + middle as u64);
-        if middle < HALVES_RECORDS_MIN {
-            return first_broken(law, self.start().clone(), start, &self.records);
-        }
-        let (former, later) = std::thread::scope(|scope| {
-            let former = scope.spawn(|| first_broken(law, self.start().clone(), start, &self.records[..middle]));
-            let later = self.folded(at_middle).and_then(|fold| first_broken(law, fold, start, &self.records));
-            (former.join(), later)
-        });
-        let former = former.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        // What the later half says counts where the former one holds: then the law held where that began.
-        if former.is_some() { Ok(former) } else { later }
+        first_broken(law, self.start(), &self.records)
     }
 
     /// The first record that this build decides otherwise, if any.
@@ -375,23 +357,34 @@ impl History {
     /// # Errors
     /// If a record before that does not fit.
     pub fn first_value(&self, wanted: &PathValue) -> Result<Option<Seq>, FoldError> {
-        let mut fold = self.start().clone();
-        if wanted.holds(fold.vm()) {
-            return Ok(Some(fold.last()));
-        }
-        for record in &self.records {
-            fold.apply(record)?;
-            if wanted.is_written_by(record) && wanted.holds(fold.vm()) {
-                return Ok(Some(record.stamp.seq));
-            }
-        }
-        Ok(None)
+        first_value(wanted, self.start().clone(), &self.records)
     }
 }
 
+/// The first position from a state on at which a path has a value, if any.
+///
+/// # Errors
+/// If a record before that does not fit.
+pub(crate) fn first_value(
+    wanted: &PathValue,
+    mut fold: Fold,
+    records: &[impl Foldable],
+) -> Result<Option<Seq>, FoldError> {
+    if wanted.holds(fold.vm()) {
+        return Ok(Some(fold.last()));
+    }
+    for record in records {
+        fold.apply(record)?;
+        if wanted.is_written_by(record) && wanted.holds(fold.vm()) {
+            return Ok(Some(fold.last()));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether a record can have changed what stands at a path.
-pub(crate) fn can_write(path: &Path, record: &Record) -> bool {
-    record.facts.iter().any(|fact| inspect::can_write(path, fact))
+pub(crate) fn can_write(path: &Path, record: &impl Foldable) -> bool {
+    record.facts().iter().any(|fact| inspect::can_write(path, fact))
 }
 
 /// A path and the value that is looked for: `PATH=VALUE`. The value `absent` is nothing at the path.
@@ -431,7 +424,7 @@ impl std::fmt::Display for PathValue {
 
 impl PathValue {
     /// Whether a record can have changed what stands at the path.
-    pub fn is_written_by(&self, record: &Record) -> bool {
+    pub fn is_written_by(&self, record: &impl Foldable) -> bool {
         can_write(&self.path, record)
     }
 

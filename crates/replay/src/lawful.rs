@@ -10,9 +10,8 @@
 
 use device::Seq;
 use device::laws::{Before, Broken, Law, Watch};
-use journal::record::Record;
 
-use crate::fold::{Fold, FoldError};
+use crate::fold::{Fold, FoldError, Foldable};
 use crate::weight::weight;
 
 /// After so many records at least everything is looked at.
@@ -20,6 +19,11 @@ const STRETCH_RECORDS_MIN: u64 = 1 << 16;
 
 /// And after so many records for each thing that a state holds, so that looking costs next to nothing.
 const STRETCH_RECORDS_A_THING: u64 = 16;
+
+/// One law is asked of two parts of a journal at once, of which the later must be folded up to first: this share of a hundred
+/// is the former, so that both take as long. A journal in which it is shorter than this is asked as a whole.
+const FIRST_SHARE: u64 = 70;
+const HALVES_RECORDS_MIN: usize = 1 << 15;
 
 /// Laws along the fold of a journal.
 pub(crate) struct Lawful<'a> {
@@ -44,15 +48,16 @@ impl<'a> Lawful<'a> {
     ///
     /// # Errors
     /// If the record does not fit.
-    pub(crate) fn apply(&mut self, fold: &mut Fold, records: &[Record], at: usize) -> Result<(), FoldError> {
+    pub(crate) fn apply(&mut self, fold: &mut Fold, records: &[impl Foldable], at: usize) -> Result<(), FoldError> {
         let record = &records[at];
-        if self.broken.is_some() || !self.laws.iter().any(|law| law.concerns(&record.facts)) {
+        if self.broken.is_some() || !self.laws.iter().any(|law| law.concerns(record.facts())) {
             return fold.apply(record);
         }
-        let before = Before::of(fold.vm(), record.device, record.stamp.seq, &record.facts);
+        let seq = record.stamp().seq;
+        let before = Before::of(fold.vm(), record.device(), seq, record.facts());
         fold.apply(record)?;
         let checked = self.watch.check(self.laws, &before, fold.vm());
-        self.broken = checked.err().map(|broken| (record.stamp.seq, broken));
+        self.broken = checked.err().map(|broken| (seq, broken));
         if fold.last() >= self.next {
             self.verify(fold, records)?;
         }
@@ -63,7 +68,7 @@ impl<'a> Lawful<'a> {
     ///
     /// # Errors
     /// None that the fold has not had.
-    pub(crate) fn verify(&mut self, fold: &Fold, records: &[Record]) -> Result<(), FoldError> {
+    pub(crate) fn verify(&mut self, fold: &Fold, records: &[impl Foldable]) -> Result<(), FoldError> {
         if self.broken.is_none() && self.laws.iter().any(|law| law.check_state(fold.vm()).is_err()) {
             let index = |fold: &Fold| (fold.last().0 - self.start.0) as usize;
             let stretch = &records[index(&self.verified)..index(fold)];
@@ -81,16 +86,42 @@ impl<'a> Lawful<'a> {
     }
 }
 
+/// The first of the records that follow a state after which a law is broken, if any. Of many the former and the later part are
+/// looked at side by side.
+///
+/// # Errors
+/// If a record before that does not fit.
+pub(crate) fn first_broken<R: Foldable + Sync>(
+    law: &Law,
+    fold: &Fold,
+    records: &[R],
+) -> Result<Option<(Seq, Broken)>, FoldError> {
+    let (start, middle) = (fold.last(), (records.len() as u64 * FIRST_SHARE / 100) as usize);
+    if middle < HALVES_RECORDS_MIN {
+        return first_broken_behind(law, fold.clone(), start, records);
+    }
+    let (former, later) = std::thread::scope(|scope| {
+        let former = scope.spawn(|| first_broken_behind(law, fold.clone(), start, &records[..middle]));
+        let mut fold = fold.clone();
+        let folded = records[..middle].iter().try_for_each(|record| fold.apply(record));
+        let later = folded.and_then(|()| first_broken_behind(law, fold, start, records));
+        (former.join(), later)
+    });
+    let former = former.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    // What the later part says counts where the former one holds: then the law held where that began.
+    if former.is_some() { Ok(former) } else { later }
+}
+
 /// The first record after which a law is broken, from a state on in which it holds. The records stand behind `start`, which
 /// is that state or an earlier one.
 ///
 /// # Errors
 /// If a record before that does not fit.
-pub(crate) fn first_broken(
+fn first_broken_behind(
     law: &Law,
     mut fold: Fold,
     start: Seq,
-    records: &[Record],
+    records: &[impl Foldable],
 ) -> Result<Option<(Seq, Broken)>, FoldError> {
     let mut lawful = Lawful::new(std::slice::from_ref(law), &fold, start);
     for at in (fold.last().0 - start.0) as usize..records.len() {
@@ -108,12 +139,13 @@ fn end_of_stretch(fold: &Fold) -> Seq {
 }
 
 /// The first of the records that follow a state after which a law is broken, each asked of everything.
-fn first_whole(laws: &[Law], mut fold: Fold, records: &[Record]) -> Result<Option<(Seq, Broken)>, FoldError> {
+fn first_whole(laws: &[Law], mut fold: Fold, records: &[impl Foldable]) -> Result<Option<(Seq, Broken)>, FoldError> {
     for record in records {
-        let before = Before::of(fold.vm(), record.device, record.stamp.seq, &record.facts);
+        let seq = record.stamp().seq;
+        let before = Before::of(fold.vm(), record.device(), seq, record.facts());
         fold.apply(record)?;
         if let Err(broken) = laws.iter().try_for_each(|law| law.check(&before, fold.vm())) {
-            return Ok(Some((record.stamp.seq, broken)));
+            return Ok(Some((seq, broken)));
         }
     }
     Ok(None)

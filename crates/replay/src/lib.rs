@@ -31,9 +31,9 @@ mod watched;
 mod weight;
 mod whatif;
 
-pub use archived::{Archived, UnreadableError, fold_of, record_of, start_of};
+pub use archived::{Archived, Found, UnreadableError, fold_of, record_of, start_of};
 pub use diff::{Diff, Parting, diff};
-pub use fold::{Fold, FoldError};
+pub use fold::{Fold, FoldError, Foldable};
 pub use followed::{Behind, Followed};
 pub use history::{History, HistoryError, PathValue, PathValueError};
 pub use lineage::{Origin, lineage, origin};

@@ -5,7 +5,7 @@
 use device::inspect::{self, Path, PathError};
 use device::vm::Vm;
 
-use crate::fold::FoldError;
+use crate::fold::{Fold, FoldError, Foldable};
 use crate::history::{History, HistoryError, can_write};
 
 /// Most names of values that an error lists.
@@ -75,25 +75,32 @@ impl History {
     /// # Errors
     /// If a record does not fit.
     pub fn stood(&self, path: &Path) -> Result<Stood, FoldError> {
-        let prefixes = prefixes(path);
-        let mut fold = self.start().clone();
-        let mut stood = Stood::at(fold.vm(), path, &prefixes);
-        for record in self.records() {
-            fold.apply(record)?;
-            // Listing what is there instead takes long, and is not needed twice.
-            let is_news = || match &stood {
-                Stood::Nothing { depth: known, .. } => depth(fold.vm(), &prefixes) > *known,
-                Stood::Something | Stood::Parts(_) => true,
-            };
-            if can_write(path, record) && is_news() {
-                stood = stood.and_later(Stood::at(fold.vm(), path, &prefixes));
-            }
-            if matches!(stood, Stood::Parts(_)) {
-                return Ok(stood);
-            }
-        }
-        Ok(stood.and_later(Stood::at(fold.vm(), path, &prefixes)))
+        stood(path, self.start().clone(), self.records())
     }
+}
+
+/// What ever stood at a path, from a state on.
+///
+/// # Errors
+/// If a record does not fit.
+pub(crate) fn stood(path: &Path, mut fold: Fold, records: &[impl Foldable]) -> Result<Stood, FoldError> {
+    let prefixes = prefixes(path);
+    let mut stood = Stood::at(fold.vm(), path, &prefixes);
+    for record in records {
+        fold.apply(record)?;
+        // Listing what is there instead takes long, and is not needed twice.
+        let is_news = || match &stood {
+            Stood::Nothing { depth: known, .. } => depth(fold.vm(), &prefixes) > *known,
+            Stood::Something | Stood::Parts(_) => true,
+        };
+        if can_write(path, record) && is_news() {
+            stood = stood.and_later(Stood::at(fold.vm(), path, &prefixes));
+        }
+        if matches!(stood, Stood::Parts(_)) {
+            return Ok(stood);
+        }
+    }
+    Ok(stood.and_later(Stood::at(fold.vm(), path, &prefixes)))
 }
 
 /// How many of a path's beginnings are there.
