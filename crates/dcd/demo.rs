@@ -71,12 +71,12 @@ impl Demo {
 
     fn show_journal(&self, dir: &std::path::Path) -> anyhow::Result<()> {
         let opened = Reading::open(Some(dir))?.decode()?;
-        let rows = table::rows(&opened.start, &opened.records);
+        let mut rows = table::rows(&opened.start, &opened.records);
         if self.json {
-            rows.iter().try_for_each(|row| print_line(&json!({"journal": row}).to_string()))?;
+            rows.try_for_each(|row| print_line(&json!({"journal": row}).to_string()))?;
         } else {
             print_line("\nThe journal:")?;
-            print_line(&table::table(&rows))?;
+            print_line(&table::table(rows))?;
         }
         let total = opened.records.len();
         let replay = replay::replay(opened.start, &opened.records, &mut |_| ())?;

@@ -78,7 +78,7 @@ pub(crate) struct Opened {
 fn show(reading: &Reading, json: bool) -> anyhow::Result<()> {
     let Opened { genesis, start, records } = reading.decode()?;
     if !json {
-        return print_line(&table::table(&table::rows(&start, &records)));
+        return table::blocks(table::rows(&start, &records)).try_for_each(|block| print_line(&block));
     }
     let first = match start.last() {
         Seq(0) => serde_json::json!({"genesis": genesis}),

@@ -132,7 +132,7 @@ impl CutDown {
             print_line("enough was tried: fewer may show it, too")?;
         }
         let shown = &records[..records.len().min(SHOWN)];
-        print_text(&format!("{}\n", table::table(&table::rows(asked.history.start(), shown))))?;
+        print_text(&format!("{}\n", table::table(table::rows(asked.history.start(), shown))))?;
         let more = match records.len() - shown.len() {
             0 => String::new(),
             more => format!(" and {more} more"),
