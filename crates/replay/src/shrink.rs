@@ -286,6 +286,13 @@ type Shows<'a> = dyn FnMut(&[Step]) -> Verdict + 'a;
 /// long: a generation of 56,000 among a million records once took hours.
 const STEPS_MAX: u64 = 9_000_000;
 
+/// As many for a journal of so many records: never fewer than it takes to see whether it shows it at all. What was not run would
+/// be taken for what this build decides otherwise.
+fn steps_max(records: usize, run_weight: u64) -> u64 {
+    let runs = REACHES.len() as u64 + 1;
+    STEPS_MAX.max(runs * (records as u64 + run_weight))
+}
+
 /// The shortest slice of the record that shows it as recorded, if it is enough.
 fn sliced(history: &History, at: Seq, shows: &mut Shows<'_>) -> Option<Vec<Step>> {
     REACHES.into_iter().find_map(|reach| {
@@ -433,8 +440,9 @@ struct Trial<'a> {
     question: &'a Question,
     target: Option<Target>,
     runs: u64,
-    /// Steps that were decided, and for each run what it takes to copy the state.
+    /// Steps that were decided, and for each run what it takes to copy the state; and how many may be.
     spent: u64,
+    steps_max: u64,
 }
 
 /// The record that diverges, and what this build makes of it.
@@ -447,7 +455,8 @@ struct Target {
 impl<'a> Trial<'a> {
     fn new(history: &History, question: &'a Question, there: Option<Seq>) -> Result<Self, ShrinkError> {
         let (start, before) = (history.start().vm().clone(), history.start().last());
-        let mut trial = Self { start, before, question, target: None, runs: 0, spent: 0 };
+        let steps_max = steps_max(history.records().len(), weight(&start));
+        let mut trial = Self { start, before, question, target: None, runs: 0, spent: 0, steps_max };
         if let (Question::Diverges, Some(at)) = (question, there) {
             // All before it are decided as they are recorded, so that the folded state is the decided one.
             let recorded = history.record(at)?.clone();
@@ -462,7 +471,7 @@ impl<'a> Trial<'a> {
 
     /// Whether enough was decided.
     fn is_spent(&self) -> bool {
-        self.spent > STEPS_MAX
+        self.spent > self.steps_max
     }
 
     /// Where a run of these steps shows it first.
